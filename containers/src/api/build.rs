@@ -1,0 +1,9 @@
+//! Routes: build.
+
+use crate::engine::Engine;
+use axum::Router;
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<Engine>> {
+    Router::new()
+}

@@ -1,0 +1,85 @@
+//! The Docker Engine API over a unix socket: one file a resource, each with its `routes`.
+//!
+//! Source: Docker Engine API v1.41 to v1.47 (docs.docker.com/engine/api); clients negotiate, the minimum is 1.24.
+
+mod build;
+mod containers;
+mod events;
+mod exec;
+mod images;
+mod networks;
+mod system;
+mod volumes;
+
+use crate::{engine::Engine, error::Error};
+use axum::{
+    Json, Router,
+    extract::Request,
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use std::sync::Arc;
+
+/// The newest version of the API that is served.
+pub const API_VERSION: &str = "1.47";
+/// The oldest one.
+pub const MIN_API_VERSION: &str = "1.24";
+
+/// Every route, without its version prefix, which [`strip_version`] takes off.
+pub fn router(engine: Arc<Engine>) -> Router {
+    Router::new()
+        .merge(build::routes())
+        .merge(containers::routes())
+        .merge(events::routes())
+        .merge(exec::routes())
+        .merge(images::routes())
+        .merge(networks::routes())
+        .merge(system::routes())
+        .merge(volumes::routes())
+        .fallback(not_there_yet)
+        .with_state(engine)
+}
+
+/// Takes `/v1.NN` off a request's path; refuses versions that are not served.
+#[allow(clippy::result_large_err)]
+pub fn strip_version(mut request: Request) -> Result<Request, Response> {
+    let path = request.uri().path();
+    if let Some(rest) = path.strip_prefix("/v1.") {
+        let (minor, tail) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Ok(minor) = minor.parse::<u32>() {
+            let newest: u32 = API_VERSION[2..].parse().unwrap_or_default();
+            let oldest: u32 = MIN_API_VERSION[2..].parse().unwrap_or_default();
+            if minor > newest {
+                return Err(Error::invalid(format!(
+                    "client version 1.{minor} is too new. Maximum supported API version is {API_VERSION}"
+                ))
+                .into_response());
+            }
+            if minor < oldest {
+                return Err(Error::invalid(format!(
+                    "client version 1.{minor} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
+                ))
+                .into_response());
+            }
+            let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+            let uri: Uri = format!("/{tail}{query}").parse().map_err(|_| Error::invalid("bad path").into_response())?;
+            *request.uri_mut() = uri;
+        }
+    }
+    Ok(request)
+}
+
+/// What the API of Docker has and this engine has not yet: 501 with the route's name.
+async fn not_there_yet(request: Request) -> Response {
+    Error::NotImplemented(format!("{} {}", request.method(), request.uri().path())).into_response()
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if status == StatusCode::NOT_MODIFIED {
+            return status.into_response();
+        }
+        (status, Json(serde_json::json!({ "message": self.to_string() }))).into_response()
+    }
+}

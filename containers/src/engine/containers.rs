@@ -1,0 +1,4 @@
+//! Containers and their lives.
+
+/// Every container of this engine.
+pub struct Containers {}

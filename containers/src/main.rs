@@ -1,0 +1,26 @@
+//! `inception`: builds images and runs containers. One program, four duties: the commands (`cli`), the daemon
+//! that serves the Docker Engine API (`api`, `engine`), a shim for each container (`shim`), and the network helper
+//! (`network::helper`).
+
+mod api;
+mod build;
+mod cli;
+mod compose;
+mod engine;
+mod error;
+mod image;
+mod network;
+mod shim;
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run(std::env::args_os().collect()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("inception: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

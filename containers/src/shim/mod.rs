@@ -1,0 +1,115 @@
+//! One small process for each container or exec session: it owns the process's stdio, its log and its exit status,
+//! and lives on when the daemon dies. Single-threaded and blocking: `inception shim CONFIG` runs [`serve`], the rest
+//! of this module is the daemon's side.
+//!
+//! Protocol, on a unix socket (0600): a client connects and sends one JSON line, a [`Request`].
+//! * `Attach`: from then on the connection is a stream: output as Docker's multiplexed frames (8-byte header; raw
+//!   where the process has a terminal), input as raw bytes until the client shuts down its writing half.
+//! * the others: one JSON line, a [`Reply`], and the end.
+
+mod client;
+mod serve;
+
+pub use client::{Shim, spawn};
+pub use serve::serve;
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything that a shim is told, as a JSON file whose path is its one argument.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// The name under which the OCI runtime knows the container.
+    pub container_id: String,
+    /// The OCI runtime program (runc, crun, youki) and its state folder (`--root`).
+    pub runtime: PathBuf,
+    pub runtime_root: PathBuf,
+    /// What this shim runs.
+    pub process: Process,
+    /// The process has a pseudo-terminal.
+    pub tty: bool,
+    /// Keep stdin open for attached clients; otherwise it is /dev/null.
+    pub stdin: bool,
+    /// End stdin when the first attached client ends its side.
+    pub stdin_once: bool,
+    /// The host's uid that owns the stdio pipes, so that a non-root service can reopen /dev/stdout.
+    pub stdio_uid: u32,
+    /// The json-file log; none for exec sessions and build steps.
+    pub log: Option<Log>,
+    /// Where the shim listens.
+    pub socket: PathBuf,
+    /// Where the shim writes an [`Exit`] as JSON, by fsync and rename, as its last act.
+    pub exit_file: PathBuf,
+}
+
+/// What a shim runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Process {
+    /// A container's first process: mount the root file system in a mount namespace of the shim's own, have a fresh
+    /// network namespace if asked (the container's spec names /proc/SHIM/ns/net), `runc create`, and on `Start` `runc start`.
+    Container { bundle: PathBuf, rootfs: Overlay, new_network_namespace: bool },
+    /// A further process in a running container: `runc exec --detach --process FILE`.
+    Exec { process_file: PathBuf, pid_file: PathBuf },
+}
+
+/// An overlay mount: the container's root file system.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Read-only layers, the topmost first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// The mount point.
+    pub merged: PathBuf,
+    /// overlayfs's `volatile`: no fsync reaches the disk. For build steps.
+    pub volatile: bool,
+}
+
+/// A json-file log with rotation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Log {
+    pub path: PathBuf,
+    /// Bytes after which a file is rotated; 0: never.
+    pub max_size: u64,
+    /// Files kept, the current one included.
+    pub max_file: u32,
+}
+
+/// A request to a shim.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    /// Wait until `runc create` has ended (the container's namespaces exist). Reply::Pid or Reply::Failed.
+    Created,
+    /// Start the created process. Reply::Pid or Reply::Failed.
+    Start,
+    /// Stream; see the module's text.
+    Attach { stdin: bool, stdout: bool, stderr: bool },
+    /// Set the terminal's size.
+    Resize { rows: u16, columns: u16 },
+}
+
+/// A shim's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    /// The first process's pid on the host.
+    Pid(i32),
+    Done,
+    /// What failed, with the runtime's last words. `code` is what a shell would see (126, 127, 128).
+    Failed {
+        message: String,
+        code: i32,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 0-255; 128+n for signal n.
+    pub code: i32,
+    /// The kernel killed a process of the container for want of memory.
+    pub oom_killed: bool,
+    /// RFC 3339, UTC, nanoseconds.
+    pub finished_at: String,
+    /// Why the process never started.
+    pub error: Option<String>,
+}
