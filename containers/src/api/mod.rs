@@ -18,7 +18,8 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
+use tower::{Service, ServiceExt, make::Shared, service_fn};
 
 /// The newest version of the API that is served.
 pub const API_VERSION: &str = "1.47";
@@ -38,6 +39,22 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .merge(volumes::routes())
         .fallback(not_there_yet)
         .with_state(engine)
+}
+
+/// The whole API as a service for [`axum::serve`].
+pub fn service(
+    engine: Arc<Engine>,
+) -> Shared<impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone> {
+    let router = router(engine);
+    Shared::new(service_fn(move |request: Request| {
+        let router = router.clone();
+        async move {
+            match strip_version(request) {
+                Ok(request) => router.oneshot(request).await,
+                Err(refusal) => Ok(refusal),
+            }
+        }
+    }))
 }
 
 /// Takes `/v1.NN` off a request's path; refuses versions that are not served.
