@@ -1,5 +1,42 @@
-# The commands that anyone must know. `make up` runs the stack; `make test` passes the tests.
-.PHONY: lint
+# The commands that anyone must know:
+#   make up      build what is missing and run the stack          make test    pass the tests
+#   make down    stop the stack; its data stays                   make bench   ratios against the peers, into docs/
+#   make dist    release binaries in dist/, twice the same bytes  make lint    formatting and clippy
+#   make clean   forget what was built here (data stays)
+.PHONY: up down test bench lint dist clean init companion runtime-packages test-packages
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+INCEPTION := $(TARGET)/release/inception
+COMPOSE := $(INCEPTION) --file Dockerfiles/compose.yaml
+
+up: runtime-packages init companion
+	Dockerfiles/setup
+	$(INCEPTION) up --detach --build --file Dockerfiles/compose.yaml
+	Dockerfiles/summary
+
+down: companion
+	$(INCEPTION) down --file Dockerfiles/compose.yaml
+
+test: runtime-packages test-packages init companion
+	$(CARGO) test --release --workspace
+
 lint:
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	shellcheck scripts/need .ci/run
+
+clean:
+	$(CARGO) clean
+	rm -rf dist
+
+companion:
+	$(CARGO) build --release --package inception
+
+runtime-packages:
+	@scripts/need runc=runc nft=nftables mmdebstrap=mmdebstrap ip=iproute2
+
+test-packages:
+	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman netavark=netavark aardvark-dns=aardvark-dns \
+	    tini=tini dumb-init=dumb-init catatonit=catatonit chromium=chromium chromedriver=chromium-driver \
+	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck
