@@ -10,7 +10,7 @@ use nix::{
 };
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -91,20 +91,8 @@ impl Peer {
                      [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n",
                 )
                 .unwrap();
-                let mut command = machine.command("podman");
-                command
-                    .env("CONTAINERS_CONF", path("containers.conf"))
-                    .env("TMPDIR", folder.path())
-                    .arg("--root")
-                    .arg(path("data"))
-                    .arg("--runroot")
-                    .arg(path("exec"))
-                    .args(["--storage-driver", "overlay", "--tmpdir"])
-                    .arg(path("tmp"))
-                    .arg("--network-config-dir")
-                    .arg(path("networks"))
-                    .args(["system", "service", "--time", "0"])
-                    .arg(format!("unix://{}", path("sock").display()));
+                let mut command = podman(&machine, folder.path());
+                command.args(["system", "service", "--time", "0"]).arg(format!("unix://{}", path("sock").display()));
                 command
             }
         };
@@ -135,10 +123,32 @@ impl Peer {
         self.server.as_ref().unwrap().id()
     }
 
+    /// Podman's own command line on the same store.
+    pub fn podman(&self) -> Command {
+        podman(&self.machine, self.folder.path())
+    }
+
     /// Runs the docker client at this engine.
     pub fn docker(&self, args: &[&str]) -> Ran {
         run(Command::new("docker").env("DOCKER_HOST", self.host()).env("DOCKER_BUILDKIT", "0").args(args))
     }
+}
+
+/// `podman` on a store below `folder`.
+fn podman(machine: &Machine, folder: &Path) -> Command {
+    let mut command = machine.command("podman");
+    command
+        .env("CONTAINERS_CONF", folder.join("containers.conf"))
+        .env("TMPDIR", folder)
+        .arg("--root")
+        .arg(folder.join("data"))
+        .arg("--runroot")
+        .arg(folder.join("exec"))
+        .args(["--storage-driver", "overlay", "--tmpdir"])
+        .arg(folder.join("tmp"))
+        .arg("--network-config-dir")
+        .arg(folder.join("networks"));
+    command
 }
 
 impl Drop for Peer {

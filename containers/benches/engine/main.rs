@@ -1,0 +1,32 @@
+//! `make bench`: this engine beside dockerd and podman from Debian, in one run, interleaved. Prints ratios and writes
+//! them to docs/benchmarks.md between its markers. Arguments select parts by name: run, stack, build, memory.
+
+#[path = "../../tests/e2e/harness.rs"]
+mod harness;
+mod memory;
+#[path = "../../tests/e2e/peers.rs"]
+mod peers;
+mod report;
+mod run;
+mod stack;
+
+use report::Report;
+
+fn main() {
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|arg| arg == name);
+    let mut report = Report::default();
+    if wanted("run") {
+        run::measure(&mut report);
+    }
+    if wanted("memory") {
+        memory::measure(&mut report);
+    }
+    if wanted("stack") || wanted("build") {
+        stack::measure(&mut report);
+    }
+    print!("{}", report.text());
+    if chosen.is_empty() {
+        report.write();
+    }
+}
