@@ -2,14 +2,29 @@
 //!
 //! Blocking: callers on the runtime use `spawn_blocking`.
 
-use crate::{error::Result, shim::Overlay};
+pub mod compression;
+pub mod digest;
+mod index;
+mod layers;
+pub mod name;
+mod oci;
+pub mod pack;
+mod recipe;
+mod remove;
+pub mod rooted;
+mod store;
+pub mod tar_read;
+#[cfg(test)]
+mod tests;
+pub mod unpack;
+
+pub use remove::InUse;
+pub use store::Store;
+
 use bollard_stubs::models;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use std::{
-    io::{Read, Write},
-    path::{Path, PathBuf},
-};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::Arc;
 
 /// The configuration document of an image (OCI image-spec config.md, with Docker's additions): its digest is the
 /// image's id.
@@ -22,10 +37,10 @@ pub struct Document {
     pub architecture: String,
     pub os: String,
     /// Env, Cmd, Entrypoint, User, WorkingDir, Healthcheck, Shell, OnBuild, …
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub config: models::ImageConfig,
     pub rootfs: RootFs,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub history: Vec<History>,
 }
 
@@ -35,6 +50,7 @@ pub struct RootFs {
     #[serde(rename = "type")]
     pub kind: String,
     /// `sha256:…` of each layer's uncompressed tar.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub diff_ids: Vec<String>,
 }
 
@@ -53,7 +69,7 @@ pub struct History {
     pub empty_layer: bool,
 }
 
-/// An image in the store.
+/// An image in the store. As long as the value lives, the layers stay on disk, even when the image is removed.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// `sha256:…`
@@ -63,74 +79,27 @@ pub struct Image {
     pub tags: Vec<String>,
     /// Bytes of all layers, unpacked.
     pub size: u64,
+    /// The image that it was built on, if it was built here.
+    pub parent: Option<String>,
+    /// When it last got a name.
+    pub tagged: Option<DateTime<Utc>>,
+    /// Of its OCI manifest.
+    pub manifest_digest: String,
+    layers: Vec<Arc<layers::Layer>>,
 }
 
-/// The store: `DATA_ROOT/image`.
-pub struct Store {
-    #[allow(dead_code)]
-    root: PathBuf,
+/// This machine's architecture, as Go and OCI call it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
 }
 
-impl Store {
-    /// Opens or creates the store and removes what an interrupted write left behind.
-    pub fn open(_root: &Path) -> Result<Store> {
-        todo!()
-    }
-    /// By `name[:tag]`, `name@digest`, id or unique prefix of an id. NotFound { kind: "image" } otherwise.
-    pub fn get(&self, _reference: &str) -> Result<Image> {
-        todo!()
-    }
-    /// Every image, the newest first.
-    pub fn list(&self) -> Result<Vec<Image>> {
-        todo!()
-    }
-    /// Stores `document` (its layers must be there) and returns the image; the same document twice is one image.
-    /// `parent`: the image it was built on, for the build cache.
-    pub fn create(&self, _document: &Document, _parent: Option<&str>) -> Result<Image> {
-        todo!()
-    }
-    /// Gives image `id` the name `reference` (moved there from the image that had it).
-    pub fn tag(&self, _id: &str, _reference: &str) -> Result<()> {
-        todo!()
-    }
-    /// Untags, and deletes what nothing needs any more. `in_use`: ids that containers use.
-    pub fn remove(
-        &self,
-        _reference: &str,
-        _force: bool,
-        _in_use: &[String],
-    ) -> Result<Vec<models::ImageDeleteResponseItem>> {
-        todo!()
-    }
-    /// The folders of an image's layers, the topmost first: an overlay's lowerdirs.
-    pub fn lower(&self, _image: &Image) -> Result<Vec<PathBuf>> {
-        todo!()
-    }
-    /// An empty folder on the store's file system for an upper directory; see [`Store::commit`].
-    pub fn scratch(&self) -> Result<tempfile::TempDir> {
-        todo!()
-    }
-    /// Makes a layer of an overlay's upper directory by hashing it as a canonical tar and moving it into the store
-    /// (never copied). Returns its diff_id, or None when it is empty. Must be on the store's file system.
-    pub fn commit(&self, _upper: &Path) -> Result<Option<String>> {
-        todo!()
-    }
-    /// `docker load`: OCI layout or docker-archive, plain or compressed; every digest verified. The images' references
-    /// (or ids where they have none).
-    pub fn load(&self, _archive: impl Read, _progress: impl FnMut(&str)) -> Result<Vec<String>> {
-        todo!()
-    }
-    /// `docker save`: an archive that Docker and Podman load.
-    pub fn save(&self, _references: &[String], _archive: impl Write) -> Result<()> {
-        todo!()
-    }
-    /// `docker import`: an image of one layer from a tar (plain or compressed). Does not tag.
-    pub fn import(&self, _archive: impl Read, _config: models::ImageConfig, _message: &str) -> Result<Image> {
-        todo!()
-    }
-    /// What an overlay needs to run on `image` with its writable layer in `dir` (`dir/upper`, `dir/work`, `dir/merged`
-    /// are made).
-    pub fn overlay(&self, _image: &Image, _dir: &Path, _volatile: bool) -> Result<Overlay> {
-        todo!()
-    }
+/// Go writes an absent list or object as null.
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }

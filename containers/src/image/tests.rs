@@ -1,0 +1,111 @@
+//! The store with real folders: needs root, as overlayfs's whiteouts do.
+
+use super::*;
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path};
+
+pub(super) fn tar_of(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    build(&mut builder);
+    builder.into_inner().unwrap()
+}
+
+pub(super) fn file(builder: &mut tar::Builder<Vec<u8>>, path: &str, content: &str) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o640);
+    header.set_mtime(1_700_000_000);
+    header.set_uid(33);
+    header.set_gid(44);
+    builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+}
+
+fn simple(content: &str) -> Vec<u8> {
+    tar_of(|builder| file(builder, "etc/a", content))
+}
+
+#[test]
+fn an_imported_image_is_found_again_by_every_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let config = bollard_stubs::models::ImageConfig { cmd: Some(vec!["sh".into()]), ..Default::default() };
+    let image = store.import(&simple("x")[..], config, "hello").unwrap();
+    store.tag(&image.id, "docker.io/library/base").unwrap();
+    for name in ["base", "base:latest", "docker.io/library/base", &image.id, &image.id[7..], &image.id[7..15]] {
+        assert_eq!(store.get(name).unwrap().id, image.id, "{name}");
+    }
+    for name in ["other", "base:1", "0123456789abcdef"] {
+        let error = store.get(name).unwrap_err();
+        assert_eq!(error.status(), 404, "{name}: {error}");
+    }
+    assert!(Store::open(folder.path()).is_err(), "a second daemon must be refused");
+    let lower = store.lower(&image).unwrap();
+    assert_eq!(fs::read_to_string(lower[0].join("etc/a")).unwrap(), "x");
+    let meta = fs::metadata(lower[0].join("etc/a")).unwrap();
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777, meta.mtime()), (33, 44, 0o640, 1_700_000_000));
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    let again = store.get("base").unwrap();
+    assert_eq!((again.id, again.tags, again.size), (image.id, vec!["base:latest".to_owned()], 1));
+    assert_eq!(again.document.config.cmd.unwrap(), ["sh"]);
+}
+
+#[test]
+fn a_committed_upper_directory_becomes_a_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = store.import(&simple("x")[..], Default::default(), "").unwrap();
+    let scratch = store.scratch().unwrap();
+    let overlay = store.overlay(&base, scratch.path(), true).unwrap();
+    assert_eq!(store.commit(&overlay.upper).unwrap(), None, "nothing changed");
+    fs::write(overlay.upper.join("new"), "y").unwrap();
+    let diff_id = store.commit(&overlay.upper).unwrap().unwrap();
+    let mut document = base.document.clone();
+    document.rootfs.diff_ids.push(diff_id);
+    let image = store.create(&document, Some(&base.id)).unwrap();
+    assert_eq!(store.create(&document, Some(&base.id)).unwrap().id, image.id);
+    assert_eq!(store.lower(&image).unwrap().len(), 2);
+    assert_eq!(image.size, 2);
+    for layer in &image.layers {
+        let mut tar = Vec::new();
+        layer.write(&mut tar).unwrap();
+        assert_eq!(digest::of(&tar), layer.meta.diff_id);
+    }
+}
+
+#[test]
+fn removal_keeps_what_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = store.import(&simple("x")[..], Default::default(), "").unwrap();
+    store.tag(&base.id, "a:1").unwrap();
+    store.tag(&base.id, "b:1").unwrap();
+    let held = store.get("a:1").unwrap();
+    let used = [InUse { image: base.id.clone(), container: "c".repeat(64), running: true }];
+    let error = store.remove(&base.id, false, false, &[]).unwrap_err().to_string();
+    assert!(error.contains("referenced in multiple repositories"), "{error}");
+    assert_eq!(store.remove("a:1", false, false, &used).unwrap()[0].untagged.as_deref(), Some("a:1"));
+    let error = store.remove("b:1", false, false, &used).unwrap_err().to_string();
+    assert!(error.contains("is using its referenced image"), "{error}");
+    let error = store.remove("b:1", true, false, &used).unwrap_err().to_string();
+    assert!(error.contains("being used by running container cccccccccccc"), "{error}");
+    let items = store.remove("b:1", false, false, &[]).unwrap();
+    assert_eq!(items[1].deleted.as_deref(), Some(base.id.as_str()));
+    assert!(store.lower(&held).unwrap()[0].join("etc/a").exists(), "removed under a holder's feet");
+    drop((held, base));
+    let other = store.import(&simple("y")[..], Default::default(), "").unwrap().id;
+    store.remove(&other, false, false, &[]).unwrap();
+    assert_eq!(fs::read_dir(folder.path().join("layers")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path().join("l")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path().join("blobs/sha256")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_damaged_layer_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let image = store.import(&simple("x")[..], Default::default(), "").unwrap();
+    fs::write(store.lower(&image).unwrap()[0].join("etc/a"), "z").unwrap();
+    let error = image.layers[0].write(std::io::sink()).unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+}
