@@ -80,6 +80,13 @@ pub struct Draft {
     tar_bytes: u64,
 }
 
+#[cfg(test)]
+impl Draft {
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
 /// Every layer of the store.
 pub struct Layers {
     root: PathBuf,

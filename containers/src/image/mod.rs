@@ -4,14 +4,18 @@
 
 pub mod compression;
 pub mod digest;
+#[cfg(test)]
+mod hostile_tests;
 mod index;
 mod layers;
+mod load;
 pub mod name;
 mod oci;
 pub mod pack;
 mod recipe;
 mod remove;
 pub mod rooted;
+mod save;
 mod store;
 pub mod tar_read;
 #[cfg(test)]
@@ -19,6 +23,7 @@ mod tests;
 pub mod unpack;
 
 pub use remove::InUse;
+pub use save::Save;
 pub use store::Store;
 
 use bollard_stubs::models;

@@ -490,3 +490,8 @@ fn pieces(entry: &Entry, size: u64, list: &[u64]) -> io::Result<Sparse> {
     }
     Ok(sparse)
 }
+
+/// Whether `start` can be the beginning of a tar archive: a header, or an empty archive's end.
+pub fn is_header(start: &[u8]) -> bool {
+    <&[u8; BLOCK]>::try_from(start).is_ok_and(|block| block.iter().all(|&byte| byte == 0) || check_sum(block).is_ok())
+}

@@ -1,7 +1,7 @@
 //! The store with real folders: needs root, as overlayfs's whiteouts do.
 
 use super::*;
-use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, os::unix::fs::MetadataExt};
 
 pub(super) fn tar_of(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -108,4 +108,69 @@ fn a_damaged_layer_is_told() {
     fs::write(store.lower(&image).unwrap()[0].join("etc/a"), "z").unwrap();
     let error = image.layers[0].write(std::io::sink()).unwrap_err().to_string();
     assert!(error.contains("damaged"), "{error}");
+}
+
+/// An image of two layers, with a name.
+fn two_layers(store: &Store) -> Image {
+    let base = store.import(&simple("x")[..], Default::default(), "").unwrap();
+    let scratch = store.scratch().unwrap();
+    let overlay = store.overlay(&base, scratch.path(), true).unwrap();
+    fs::write(overlay.upper.join("new"), "y").unwrap();
+    let mut document = base.document.clone();
+    document.rootfs.diff_ids.push(store.commit(&overlay.upper).unwrap().unwrap());
+    let image = store.create(&document, None).unwrap();
+    store.tag(&image.id, "r.example:5000/team/app:v1").unwrap();
+    store.get(&image.id).unwrap()
+}
+
+#[test]
+fn a_saved_image_loads_as_the_same_image() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (store, other) = (Store::open(one.path()).unwrap(), Store::open(two.path()).unwrap());
+    let image = two_layers(&store);
+    let mut archive = Vec::new();
+    store.save(&image.tags).unwrap().write(&mut archive).unwrap();
+    for archive in [archive.clone(), zstd::encode_all(&archive[..], 1).unwrap()] {
+        let mut told = String::new();
+        let loaded = other.load(&archive[..], |line| told.push_str(line)).unwrap();
+        assert_eq!(loaded, image.tags);
+        assert_eq!(told, "Loaded image: r.example:5000/team/app:v1\n");
+        let again = other.get(&image.id).unwrap();
+        assert_eq!((again.tags, again.size), (image.tags.clone(), image.size));
+    }
+    let mut second = Vec::new();
+    other.save(&image.tags).unwrap().write(&mut second).unwrap();
+    assert!(archive == second, "a save of the loaded image is the same archive");
+}
+
+/// Every byte of an archive counts: with one changed it is refused, or loads as the very same image (padding, names).
+#[test]
+fn a_damaged_archive_is_refused_and_leaves_nothing() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (store, other) = (Store::open(one.path()).unwrap(), Store::open(two.path()).unwrap());
+    let image = two_layers(&store);
+    let mut archive = Vec::new();
+    store.save(&image.tags).unwrap().write(&mut archive).unwrap();
+    let mut refused = 0;
+    for at in (0..archive.len()).step_by(97) {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 0x15;
+        match other.load(&damaged[..], |_| {}) {
+            Err(_) => refused += 1,
+            Ok(loaded) => {
+                let id = other.get(&loaded[0]).unwrap().id;
+                assert_eq!(id, image.id, "byte {at}");
+                other.remove(&id, true, false, &[]).unwrap();
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
+    for cut in (1..archive.len() - 2048).step_by(511) {
+        assert!(other.load(&archive[..cut], |_| {}).is_err(), "cut at {cut}");
+    }
+    assert!(other.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(two.path().join("tmp")).unwrap().count(), 0);
+    drop(other);
+    Store::open(two.path()).unwrap();
+    assert_eq!(fs::read_dir(two.path().join("layers")).unwrap().count(), 0);
 }
