@@ -6,16 +6,18 @@ mod build;
 mod containers;
 mod events;
 mod exec;
+mod filters;
 mod images;
 mod networks;
+mod stream;
 mod system;
 mod volumes;
 
 use crate::{engine::Engine, error::Error};
 use axum::{
     Json, Router,
-    extract::Request,
-    http::{StatusCode, Uri},
+    extract::{FromRequestParts, Request},
+    http::{StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
 };
 use std::{convert::Infallible, sync::Arc};
@@ -60,6 +62,7 @@ pub fn service(
 /// Takes `/v1.NN` off a request's path; refuses versions that are not served.
 #[allow(clippy::result_large_err)]
 pub fn strip_version(mut request: Request) -> Result<Request, Response> {
+    let mut version = ApiVersion::default();
     let path = request.uri().path();
     if let Some(rest) = path.strip_prefix("/v1.") {
         let (minor, tail) = rest.split_once('/').unwrap_or((rest, ""));
@@ -78,12 +81,32 @@ pub fn strip_version(mut request: Request) -> Result<Request, Response> {
                 ))
                 .into_response());
             }
+            version = ApiVersion(minor);
             let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
             let uri: Uri = format!("/{tail}{query}").parse().map_err(|_| Error::invalid("bad path").into_response())?;
             *request.uri_mut() = uri;
         }
     }
+    request.extensions_mut().insert(version);
     Ok(request)
+}
+
+/// The API's minor version that a request asks for (1.41: 41); the newest where its path names none.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiVersion(pub u32);
+
+impl Default for ApiVersion {
+    fn default() -> Self {
+        ApiVersion(API_VERSION[2..].parse().unwrap_or_default())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ApiVersion {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or_default())
+    }
 }
 
 /// What the API of Docker has and this engine has not yet: 501 with the route's name.

@@ -23,7 +23,6 @@ mod tests;
 pub mod unpack;
 
 pub use remove::InUse;
-pub use save::Save;
 pub use store::Store;
 
 use bollard_stubs::models;
@@ -91,6 +90,18 @@ pub struct Image {
     /// Of its OCI manifest.
     pub manifest_digest: String,
     layers: Vec<Arc<layers::Layer>>,
+}
+
+impl Image {
+    /// Bytes of each layer, the lowest first.
+    pub fn layer_sizes(&self) -> Vec<u64> {
+        self.layers.iter().map(|layer| layer.meta.bytes).collect()
+    }
+
+    /// Bytes of the layers that `is_shared` says other images have, too.
+    pub fn shared_size(&self, is_shared: impl Fn(&str) -> bool) -> u64 {
+        self.layers.iter().map(|layer| &layer.meta).filter(|it| is_shared(&it.diff_id)).map(|it| it.bytes).sum()
+    }
 }
 
 /// This machine's architecture, as Go and OCI call it.
