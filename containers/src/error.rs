@@ -27,6 +27,9 @@ pub enum Error {
     /// A program that the engine runs (runc, nft, mmdebstrap) failed; `output` is its last words.
     #[error("{program} failed ({status}): {output}")]
     Program { program: String, status: String, output: String },
+    /// The OCI runtime could not run the program; `code` is what a shell would see (126, 127, 128).
+    #[error("{message}")]
+    Runtime { message: String, code: i32 },
     /// An answer of the engine to the companion, passed on as it came.
     #[error("{message}")]
     Engine { status: u16, message: String },
@@ -48,7 +51,9 @@ impl Error {
             Error::NotModified => 304,
             Error::NotImplemented(_) => 501,
             Error::Engine { status, .. } => *status,
-            Error::Io { .. } | Error::Program { .. } | Error::Failed(_) => 500,
+            // dockerd: a program that can't be run is the client's mistake.
+            Error::Runtime { code: 126 | 127, .. } => 400,
+            Error::Io { .. } | Error::Program { .. } | Error::Runtime { .. } | Error::Failed(_) => 500,
         }
     }
 

@@ -1,46 +1,141 @@
 //! The daemon's side of a shim: spawn it, talk to it, adopt it, wait for its end.
 
-use super::{Config, Exit};
-use crate::error::Result;
-use tokio::net::UnixStream;
+use super::{Config, Exit, Reply, Request};
+use crate::{
+    error::{Context, Error, Result},
+    sys,
+};
+use std::{fs, os::fd::OwnedFd, path::Path, process::Stdio};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
+    net::UnixStream,
+    process::Command,
+};
 
 /// A running shim, spawned by this daemon or adopted from one before it.
+#[derive(Debug)]
 pub struct Shim {
     /// The shim's pid and start time (field 22 of /proc/PID/stat): together they name one process for ever.
     pub pid: i32,
     pub started: u64,
     pub config: Config,
+    pidfd: AsyncFd<OwnedFd>,
 }
 
 /// Starts `inception shim` for `config` (written to `config_file`) and returns when its socket answers. Its network
 /// namespace is /proc/PID/ns/net from then on.
-pub async fn spawn(_config: Config, _config_file: &std::path::Path) -> Result<Shim> {
-    todo!()
+pub async fn spawn(config: Config, config_file: &Path) -> Result<Shim> {
+    let json = serde_json::to_vec(&config).map_err(std::io::Error::from).at("encode", config_file)?;
+    fs::write(config_file, json).at("write", config_file)?;
+    // /proc/self/exe still names this program after its file was replaced.
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("inception")
+        .arg("shim")
+        .arg(config_file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .doing("start a shim")?;
+    let pid = child.id().unwrap_or_default() as i32;
+    let pidfd = pidfd(pid)?;
+    let started = start_time(pid).unwrap_or_default();
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).await.doing("hear from the shim")?;
+    }
+    // tokio reaps the child in the background once this handle is gone.
+    drop(child);
+    match line.trim_end() {
+        "ready" => Ok(Shim { pid, started, config, pidfd }),
+        "" => Err(Error::Failed("the shim ended before it was ready; see the daemon's log".into())),
+        error => Err(Error::Failed(error.into())),
+    }
 }
 
 impl Shim {
     /// The shim that an earlier daemon started, if it still lives.
-    pub fn adopt(_config: Config, _pid: i32, _started: u64) -> Option<Shim> {
-        todo!()
+    pub fn adopt(config: Config, pid: i32, started: u64) -> Option<Shim> {
+        let pidfd = pidfd(pid).ok()?;
+        // After the pidfd is open the pid can't be given to another process unseen.
+        (start_time(pid)? == started).then_some(Shim { pid, started, config, pidfd })
     }
-    /// Waits until the process is created; its pid.
+
+    /// Waits until the process is created; its pid on the host.
     pub async fn created(&self) -> Result<i32> {
-        todo!()
+        self.pid_from(Request::Created).await
     }
-    /// Starts the process; its pid.
+
+    /// Starts the process; its pid on the host.
     pub async fn start(&self) -> Result<i32> {
-        todo!()
+        self.pid_from(Request::Start).await
     }
+
     /// A stream of output (and input); connect before `start` to miss nothing.
-    pub async fn attach(&self, _stdin: bool, _stdout: bool, _stderr: bool) -> Result<UnixStream> {
-        todo!()
+    pub async fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<UnixStream> {
+        self.send(Request::Attach { stdin, stdout, stderr }).await
     }
+
     /// Sets the terminal's size.
-    pub async fn resize(&self, _rows: u16, _columns: u16) -> Result<()> {
-        todo!()
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        self.ask(Request::Resize { rows, columns }).await.map(drop)
     }
+
     /// Waits for the shim's end (pidfd) and reads its exit file; `None`: it was killed before it wrote one.
     pub async fn wait(&self) -> Result<Option<Exit>> {
-        todo!()
+        self.pidfd.ready(Interest::READABLE).await.doing("wait for a shim")?.retain_ready();
+        read_exit(&self.config.exit_file)
     }
+
+    /// Whether the shim still runs.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    async fn pid_from(&self, request: Request) -> Result<i32> {
+        match self.ask(request).await? {
+            Reply::Pid(pid) => Ok(pid),
+            Reply::Done => Err(Error::Failed("the shim answered without a pid".into())),
+            Reply::Failed { message, code } => Err(Error::Runtime { message, code }),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply> {
+        let mut stream = self.send(request).await?;
+        let mut line = Vec::new();
+        stream.read_to_end(&mut line).await.at("read from", &self.config.socket)?;
+        serde_json::from_slice(&line).map_err(std::io::Error::from).at("understand the answer of", &self.config.socket)
+    }
+
+    async fn send(&self, request: Request) -> Result<UnixStream> {
+        let mut stream = UnixStream::connect(&self.config.socket).await.at("connect to", &self.config.socket)?;
+        let mut line = serde_json::to_vec(&request).map_err(std::io::Error::from).doing("encode a request")?;
+        line.push(b'\n');
+        stream.write_all(&line).await.at("write to", &self.config.socket)?;
+        Ok(stream)
+    }
+}
+
+/// The exit file of a shim that has ended.
+pub fn read_exit(path: &Path) -> Result<Option<Exit>> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(std::io::Error::from).at("understand", path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("read", path),
+    }
+}
+
+fn pidfd(pid: i32) -> Result<AsyncFd<OwnedFd>> {
+    let fd = sys::pidfd_open(pid).doing(format_args!("open process {pid}"))?;
+    AsyncFd::with_interest(fd, Interest::READABLE).doing("watch a process")
+}
+
+/// Field 22 of /proc/PID/stat (proc(5)): clock ticks after boot; None for a process that has ended.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }

@@ -8,9 +8,12 @@
 //! * the others: one JSON line, a [`Reply`], and the end.
 
 mod client;
+mod json_log;
+mod output;
+mod runtime;
 mod serve;
 
-pub use client::{Shim, spawn};
+pub use client::{Shim, read_exit, spawn};
 pub use serve::serve;
 
 use serde::{Deserialize, Serialize};
