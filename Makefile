@@ -24,7 +24,7 @@ test: runtime-packages test-packages init companion
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	shellcheck scripts/need .ci/run
+	shellcheck scripts/need .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
 
 clean:
 	$(CARGO) clean

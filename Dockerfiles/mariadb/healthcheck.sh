@@ -1,0 +1,10 @@
+#!/bin/sh
+# Healthy: the server answers over its socket, InnoDB is up, and one of its tables can be read.
+set -eu
+answer=$(mariadb --no-defaults --socket=/run/mysqld/mysqld.sock --user=root --connect-timeout=3 --skip-column-names --batch \
+    --execute="SELECT support FROM information_schema.engines WHERE engine = 'InnoDB';
+               SELECT 'read', COUNT(*) >= 0 FROM mysql.innodb_table_stats" 2>&1) || { echo "$answer"; exit 1; }
+case $answer in
+DEFAULT*read* | YES*read*) ;;
+*) echo "$answer"; exit 1 ;;
+esac
