@@ -4,7 +4,9 @@
 //! unpacked; a save makes it again, with the digest and the size that the manifest says.
 
 use super::{
-    Document, digest,
+    Document,
+    archive::manifest,
+    digest,
     layers::{Layers, remove, write_file},
     name::{Name, digest_hex, is_digest},
     oci::{self, Descriptor, Index, Manifest},
@@ -139,26 +141,7 @@ impl Images {
             }
             return Ok(id);
         }
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: oci::MANIFEST.into(),
-            config: Descriptor {
-                media_type: oci::CONFIG.into(),
-                digest: id.clone(),
-                size: config.len() as u64,
-                ..Descriptor::default()
-            },
-            layers: layers
-                .iter()
-                .map(|(digest, size)| Descriptor {
-                    media_type: oci::LAYER.into(),
-                    digest: digest.clone(),
-                    size: *size,
-                    ..Descriptor::default()
-                })
-                .collect(),
-        };
-        let content = json(&manifest)?;
+        let content = manifest(config, layers)?;
         let digest = self.store_blob(&content)?;
         let platform = oci::Platform { architecture: document.architecture.clone(), os: document.os.clone() };
         let manifest = Descriptor {

@@ -2,11 +2,12 @@
 //!
 //! Blocking: callers on the runtime use `spawn_blocking`.
 
+pub mod archive;
 pub mod compression;
 pub mod digest;
 #[cfg(test)]
 mod hostile_tests;
-mod index;
+pub mod index;
 mod layers;
 mod load;
 pub mod name;
