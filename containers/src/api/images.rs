@@ -452,7 +452,7 @@ async fn save_several(
 
 async fn save(engine: Arc<Engine>, names: Vec<String>) -> Result<Response> {
     let save = blocking(move || engine.images.save(&names)).await?;
-    let (mut writer, body) = stream::writer();
+    let (mut writer, body) = stream::pipe();
     spawn_blocking(move || {
         let result = save.write(&mut writer);
         if let Err(error) = &result {
@@ -460,7 +460,7 @@ async fn save(engine: Arc<Engine>, names: Vec<String>) -> Result<Response> {
         }
         writer.finish(result);
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response())
 }
 
 /// `docker import` (fromSrc) and `docker pull` (fromImage).
@@ -474,12 +474,12 @@ async fn create(
     };
     if let Some(image) = value("fromImage") {
         let name = named(image, value("tag"))?;
-        return Err(Error::not_found(
-            "image",
-            format!(
-                "{name}, and no registry is configured to pull it from: build it, or bring it with docker load or docker import"
+        return Err(Error::Engine {
+            status: 404,
+            message: format!(
+                "{name} can't be pulled, no registry is configured: build it, or bring it with docker load or docker import"
             ),
-        ));
+        });
     }
     match value("fromSrc") {
         Some("-") => {}

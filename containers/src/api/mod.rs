@@ -9,7 +9,7 @@ mod exec;
 mod filters;
 mod images;
 mod networks;
-mod stream;
+pub mod stream;
 mod system;
 mod volumes;
 

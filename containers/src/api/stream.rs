@@ -1,14 +1,17 @@
 //! Bodies as streams: between the asynchronous server and the blocking cores, in pieces, never whole in memory.
 
-use crate::error::Error;
+use crate::error::{Context, Error};
 use axum::{
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::Serialize;
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    task::Poll,
+};
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -23,33 +26,53 @@ pub fn reader(body: Body) -> impl Read + Send + 'static {
     SyncIoBridge::new(StreamReader::new(stream.boxed()))
 }
 
-/// A response's body that a blocking writer fills. When the client is gone, writing fails with BrokenPipe.
-pub fn writer() -> (Writer, Body) {
+/// A stream that a blocking writer fills. When its reader is gone, writing fails with BrokenPipe.
+pub fn pipe() -> (Writer, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
     let (sender, mut receiver) = mpsc::channel(PIECES);
-    let stream = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
-    (Writer { sender, piece: Vec::with_capacity(PIECE) }, Body::from_stream(stream))
+    let mut ended = false;
+    let stream = futures_util::stream::poll_fn(move |context| {
+        if ended {
+            return Poll::Ready(None);
+        }
+        let piece = std::task::ready!(receiver.poll_recv(context));
+        ended = !matches!(piece, Some(Piece::Bytes(_)));
+        Poll::Ready(match piece {
+            Some(Piece::Bytes(bytes)) => Some(Ok(bytes)),
+            Some(Piece::End) => None,
+            Some(Piece::Failed(error)) => Some(Err(io::Error::other(error))),
+            // The writer is gone without a word: what was sent is not the whole.
+            None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+        })
+    });
+    (Writer { sender, piece: Vec::with_capacity(PIECE) }, stream)
 }
 
-/// The blocking side of [`writer`]. Dropped without [`Writer::finish`], it cuts the body off, so that the client can
+enum Piece {
+    Bytes(Bytes),
+    End,
+    Failed(Error),
+}
+
+/// The blocking side of [`pipe`]. Dropped without [`Writer::finish`], it makes the stream fail, so that the reader can
 /// tell that it is not whole.
 pub struct Writer {
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<Piece>,
     piece: Vec<u8>,
 }
 
 impl Writer {
     fn send(&mut self) -> io::Result<()> {
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.sender.blocking_send(Piece::Bytes(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    /// The body's end; with an error the connection is cut.
+    /// The stream's end; with an error, an HTTP connection is cut.
     pub fn finish(mut self, result: Result<(), Error>) {
-        let last = match result {
-            Ok(()) => Ok(std::mem::take(&mut self.piece).into()),
-            Err(error) => Err(io::Error::other(error)),
+        let last = match result.and_then(|()| self.send().doing("send the last bytes")) {
+            Ok(()) => Piece::End,
+            Err(error) => Piece::Failed(error),
         };
-        // The client may be gone: nobody is left to be told.
+        // The reader may be gone: nobody is left to be told.
         let _ = self.sender.blocking_send(last);
     }
 }

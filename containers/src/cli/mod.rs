@@ -4,6 +4,8 @@ mod arguments;
 mod connect;
 mod daemon;
 
+pub use daemon::find_init;
+
 use crate::{
     error::{Context, Error, Result},
     network, shim,
