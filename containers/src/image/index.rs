@@ -143,6 +143,8 @@ impl Images {
         }
         let content = manifest(config, layers)?;
         let digest = self.store_blob(&content)?;
+        // What was damaged came again.
+        self.damaged.retain(|damaged| damaged.digest != digest);
         let platform = oci::Platform { architecture: document.architecture.clone(), os: document.os.clone() };
         let manifest = Descriptor {
             media_type: oci::MANIFEST.into(),

@@ -35,6 +35,10 @@ pub struct Meta {
     pub bytes: u64,
     /// Bytes of the tar.
     pub tar_bytes: u64,
+    /// The kernel's boot in which it was written, as long as nobody knows that the files are on the disk: they are
+    /// written without fsync. After another boot the layer is verified once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 }
 
 /// A layer of the store. Its folder stays as long as anybody holds it.
@@ -107,6 +111,7 @@ impl Layers {
             remove(&left.at("list", &tmp)?.path())?;
         }
         let folder = layers.root.join("layers");
+        let boot = boot();
         for entry in fs::read_dir(&folder).at("list", &folder)? {
             let path = entry.at("list", &folder)?.path();
             match read_meta(&path) {
@@ -116,6 +121,11 @@ impl Layers {
                     remove(&path)?;
                 }
             }
+        }
+        let unsure = |layer: &&Arc<Layer>| layer.meta.boot.is_some() && layer.meta.boot != boot;
+        let unsure: Vec<Arc<Layer>> = layers.known.values().filter(unsure).cloned().collect();
+        for layer in unsure {
+            layers.verify(&layer)?;
         }
         let links = layers.root.join("l");
         for entry in fs::read_dir(&links).at("list", &links)? {
@@ -128,6 +138,23 @@ impl Layers {
             make_link(layer)?;
         }
         Ok(layers)
+    }
+
+    /// Sees whether a layer reached the disk before the machine went down; one that did not is removed.
+    fn verify(&mut self, layer: &Layer) -> Result<()> {
+        match layer.write(io::sink()) {
+            Ok(()) => {
+                let meta = Meta { boot: None, ..layer.meta.clone() };
+                write_meta(&layer.folder, &meta)?;
+                self.insert(meta);
+            }
+            Err(error) => {
+                log::error!("{error}");
+                self.known.remove(&layer.meta.diff_id);
+                remove(&layer.folder)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where unfinished things lie.
@@ -162,9 +189,10 @@ impl Layers {
             return Ok(layer);
         }
         let link = self.free_link()?;
-        let meta = Meta { diff_id: draft.diff_id, link, bytes: draft.bytes, tar_bytes: draft.tar_bytes };
+        let (bytes, tar_bytes) = (draft.bytes, draft.tar_bytes);
+        let meta = Meta { diff_id: draft.diff_id, link, bytes, tar_bytes, boot: boot() };
         let made = draft.folder.path();
-        write_file(&made.join(META), &serde_json::to_vec(&meta).map_err(|error| Error::Failed(error.to_string()))?)?;
+        write_meta(made, &meta)?;
         let folder = self.root.join("layers").join(digest_hex(&meta.diff_id)?);
         fs::rename(made, &folder).at("move a layer to", &folder)?;
         // The folder has another name now: nothing is left to remove.
@@ -262,6 +290,16 @@ fn read_meta(folder: &Path) -> Result<Meta> {
         true => Ok(meta),
         false => Err(Error::Failed(format!("{} does not describe its folder", path.display()))),
     }
+}
+
+fn write_meta(folder: &Path, meta: &Meta) -> Result<()> {
+    let text = serde_json::to_vec(meta).map_err(|error| Error::Failed(format!("write JSON: {error}")))?;
+    write_file(&folder.join(META), &text)
+}
+
+/// The kernel's name for the time since the machine started (random(4)).
+fn boot() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 
 fn make_link(layer: &Layer) -> Result<()> {

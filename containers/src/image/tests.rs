@@ -174,3 +174,31 @@ fn a_damaged_archive_is_refused_and_leaves_nothing() {
     Store::open(two.path()).unwrap();
     assert_eq!(fs::read_dir(two.path().join("layers")).unwrap().count(), 0);
 }
+
+/// A machine that goes down before the files are on the disk: what is whole stays, what is not is told and goes, and
+/// can come again.
+#[test]
+fn a_layer_that_did_not_reach_the_disk_is_noticed_after_a_reboot() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    for (name, content) in [("whole:1", "x"), ("lost:1", "y")] {
+        let image = store.import(&simple(content)[..], Default::default(), "").unwrap();
+        store.tag(&image.id, name).unwrap();
+    }
+    let lost = store.get("lost:1").unwrap();
+    fs::write(store.lower(&lost).unwrap()[0].join("etc/a"), "").unwrap();
+    let mut archive = Vec::new();
+    store.save(&["whole:1".into()]).unwrap().write(&mut archive).unwrap();
+    drop(store);
+    for layer in fs::read_dir(folder.path().join("layers")).unwrap() {
+        let path = layer.unwrap().path().join("layer.json");
+        let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        meta["boot"] = "another".into();
+        fs::write(&path, meta.to_string()).unwrap();
+    }
+    let store = Store::open(folder.path()).unwrap();
+    assert!(store.get("whole:1").is_ok());
+    assert!(store.get("lost:1").is_err());
+    let again = store.import(&simple("y")[..], Default::default(), "").unwrap();
+    assert_eq!(fs::read(store.lower(&again).unwrap()[0].join("etc/a")).unwrap(), b"y");
+}
