@@ -1,0 +1,48 @@
+//! The stack, end to end: a site over TLS, used by a browser, looked at by an examiner, hurt and recovering; on this
+//! engine, on Docker and on Podman. Needs root, and the packages that `make test` installs.
+
+mod blog;
+mod endurance;
+mod examiner;
+#[path = "../e2e/harness.rs"]
+mod harness;
+#[path = "../e2e/peers.rs"]
+mod peers;
+mod stack;
+mod webdriver;
+
+use stack::{Client, Stack};
+
+/// All that is asked of the stack, on an engine that has its images.
+fn whole_life(mut stack: Stack, pictures: &str) {
+    stack.up();
+    examiner::running(&stack);
+    let written = blog::publish_and_comment(&stack, &std::env::temp_dir().join("inception-pictures").join(pictures));
+    endurance::down_and_up(&stack, &written);
+    endurance::idle_stops(&stack, &written);
+    endurance::requests_in_flight(&stack);
+    endurance::killed_services(&stack, &written);
+    endurance::another_port(&mut stack);
+}
+
+#[test]
+fn files_keep_the_rules() {
+    examiner::files();
+}
+
+/// For work on the stack itself: an engine that has the images, named by INCEPTION_TEST_DOCKER_HOST.
+#[test]
+#[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
+fn on_a_given_engine() {
+    whole_life(Stack::new(&given(), Client::DockerCompose, None), "given");
+}
+
+#[test]
+#[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
+fn kills_during_the_first_boot_on_a_given_engine() {
+    endurance::first_boot_survives_kills(&Stack::new(&given(), Client::DockerCompose, None));
+}
+
+fn given() -> String {
+    std::env::var("INCEPTION_TEST_DOCKER_HOST").expect("INCEPTION_TEST_DOCKER_HOST")
+}
