@@ -202,3 +202,29 @@ fn a_layer_that_did_not_reach_the_disk_is_noticed_after_a_reboot() {
     let again = store.import(&simple("y")[..], Default::default(), "").unwrap();
     assert_eq!(fs::read(store.lower(&again).unwrap()[0].join("etc/a")).unwrap(), b"y");
 }
+
+/// A disk that is too small, in a mount namespace of the test's own.
+#[test]
+fn a_full_disk_is_told_and_loses_nothing() {
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+    let test = || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        mount(Some("none"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=2M")).unwrap();
+        let store = Store::open(&folder.path().join("image")).unwrap();
+        let kept = store.import(&simple("x")[..], Default::default(), "").unwrap().id;
+        let error = store.import(&simple(&"y".repeat(4 << 20))[..], Default::default(), "").unwrap_err();
+        assert!(error.to_string().contains("No space left on device"), "{error}");
+        assert!(error.to_string().contains("etc/a"), "{error}");
+        assert_eq!(fs::read_dir(folder.path().join("image/tmp")).unwrap().count(), 0);
+        store.import(&simple(&"z".repeat(1 << 20))[..], Default::default(), "").unwrap();
+        drop(store);
+        assert!(Store::open(&folder.path().join("image")).unwrap().get(&kept).is_ok());
+        nix::mount::umount2(folder.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    };
+    std::thread::spawn(test).join().unwrap();
+}

@@ -3,5 +3,6 @@
 
 mod daemon;
 mod harness;
+mod image_store;
 mod images;
 mod peers;
