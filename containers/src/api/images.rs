@@ -9,6 +9,7 @@ use crate::{
     engine::Engine,
     error::{Error, Result},
     image::{Image, InUse, name::Name},
+    sys::release_memory,
 };
 use axum::{
     Json, Router,
@@ -438,6 +439,7 @@ async fn load(State(engine): State<Arc<Engine>>, body: Body) -> Response {
         if let Err(error) = loaded {
             lines.fail(&error);
         }
+        release_memory();
     });
     response
 }
@@ -459,6 +461,8 @@ async fn save(engine: Arc<Engine>, names: Vec<String>) -> Result<Response> {
             log::error!("save: {error}");
         }
         writer.finish(result);
+        drop(save);
+        release_memory();
     });
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response())
 }
@@ -508,6 +512,7 @@ async fn create(
             Ok(id) => drop(lines.send(&json!({ "status": id }))),
             Err(error) => lines.fail(&error),
         }
+        release_memory();
     });
     Ok(response)
 }
