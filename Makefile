@@ -38,5 +38,5 @@ runtime-packages:
 
 test-packages:
 	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman netavark=netavark aardvark-dns=aardvark-dns \
-	    tini=tini dumb-init=dumb-init catatonit=catatonit chromium=chromium chromedriver=chromium-driver \
+	    tini=tini dumb-init=dumb-init catatonit=catatonit docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
 	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck

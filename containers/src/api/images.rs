@@ -8,7 +8,7 @@ use super::{
 use crate::{
     engine::Engine,
     error::{Error, Result},
-    image::{Image, InUse, name::Name},
+    image::{Image, InUse, name::Name, registry},
     sys::release_memory,
 };
 use axum::{
@@ -25,9 +25,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
-use tokio::task::spawn_blocking;
+use tokio::{sync::oneshot, task::spawn_blocking};
 
 /// The newest API with the fields that were dropped later: VirtualSize (1.43), ContainerConfig (1.44).
 const LAST_WITH_VIRTUAL_SIZE: u32 = 43;
@@ -337,10 +337,11 @@ async fn post_one(
     Path(rest): Path<String>,
     Query(query): Query<TagQuery>,
 ) -> Result<Response> {
-    let Some((name, "tag")) = rest.rsplit_once('/') else {
-        return Err(Error::NotImplemented(format!("POST /images/{rest}")));
+    let name = match rest.rsplit_once('/') {
+        Some((name, "tag")) => name.to_owned(),
+        Some((name, "push")) => return push(engine, named(name, query.tag.as_deref())?).await,
+        _ => return Err(Error::NotImplemented(format!("POST /images/{rest}"))),
     };
-    let name = name.to_owned();
     let new = named(query.repo.as_deref().unwrap_or_default(), query.tag.as_deref())?;
     blocking(move || {
         let image = engine.images.get(&name)?;
@@ -478,12 +479,7 @@ async fn create(
     };
     if let Some(image) = value("fromImage") {
         let name = named(image, value("tag"))?;
-        return Err(Error::Engine {
-            status: 404,
-            message: format!(
-                "{name} can't be pulled, no registry is configured: build it, or bring it with docker load or docker import"
-            ),
-        });
+        return pull(engine, name).await;
     }
     match value("fromSrc") {
         Some("-") => {}
@@ -511,6 +507,58 @@ async fn create(
         match imported {
             Ok(id) => drop(lines.send(&json!({ "status": id }))),
             Err(error) => lines.fail(&error),
+        }
+        release_memory();
+    });
+    Ok(response)
+}
+
+/// Progress of a pull or push as clients show it.
+fn status_line(status: &str, id: Option<&str>) -> Value {
+    match id {
+        Some(id) => json!({ "status": status, "progressDetail": {}, "id": id }),
+        None => json!({ "status": status }),
+    }
+}
+
+/// The answer begins with the registry's first answer: until then, a failure has a status of its own.
+async fn pull(engine: Arc<Engine>, name: Name) -> Result<Response> {
+    let (lines, response) = stream::lines();
+    let (begun, beginning) = oneshot::channel();
+    tokio::spawn(async move {
+        let begun = Mutex::new(Some(begun));
+        let begin =
+            |result: Result<()>| begun.lock().unwrap_or_else(PoisonError::into_inner).take().map(|it| it.send(result));
+        let pulled = registry::pull(&engine.images, &name, |status, id| {
+            begin(Ok(()));
+            lines.send(&status_line(status, id));
+        })
+        .await;
+        match pulled {
+            Ok(_) => {}
+            Err(error) => {
+                let message = error.to_string();
+                if begin(Err(error)).is_none() {
+                    lines.fail(&Error::Failed(message));
+                }
+            }
+        }
+        release_memory();
+    });
+    match beginning.await {
+        Ok(Err(error)) => Err(error),
+        _ => Ok(response),
+    }
+}
+
+async fn push(engine: Arc<Engine>, name: Name) -> Result<Response> {
+    engine.images.get(&name.tagged())?;
+    let (lines, response) = stream::lines();
+    tokio::spawn(async move {
+        let pushed =
+            registry::push(&engine.images, &name, |status, id| drop(lines.send(&status_line(status, id)))).await;
+        if let Err(error) = pushed {
+            lines.fail(&error);
         }
         release_memory();
     });

@@ -3,7 +3,7 @@
 //! last); what no image claims, or does not have the digest that it should have, is thrown away.
 
 use super::{
-    Document,
+    Document, Image,
     compression::{Format, decompress, format_of},
     digest::{self, Digesting},
     index::{DOCUMENT_MAX, parse},
@@ -36,6 +36,9 @@ struct Found {
     draft: Option<Draft>,
     layer: Option<Arc<Layer>>,
 }
+
+/// A layer from a registry, its digest verified; not part of the store yet.
+pub(super) struct Received(Found);
 
 /// What an archive holds, by path.
 #[derive(Default)]
@@ -196,6 +199,27 @@ impl Store {
             held.extend(found.layer.clone());
         }
         Ok(self.create_from(config, document, None)?.id)
+    }
+
+    /// A layer's blob from a registry.
+    pub(super) fn receive_layer(&self, digest: &str, blob: impl Read + Send) -> Result<Received> {
+        let found = self.read_layer(digest_hex(digest)?.as_bytes(), blob)?;
+        match found.digest == digest {
+            true => Ok(Received(found)),
+            false => Err(mismatch("a layer from the registry", digest, &found.digest)),
+        }
+    }
+
+    /// Takes an image from a registry into the store.
+    pub(super) fn adopt_received(&self, config: &[u8], layers: Vec<Received>) -> Result<Image> {
+        let mut contents = Contents::default();
+        let mut paths = Vec::new();
+        for (number, Received(found)) in layers.into_iter().enumerate() {
+            // The same blob may be there twice; each has a name of its own.
+            contents.layers.insert(number.to_string().into_bytes(), found);
+            paths.push(number.to_string());
+        }
+        self.get(&self.adopt_image(&mut contents, config, &paths)?)
     }
 
     fn name_loaded(

@@ -14,6 +14,7 @@ pub mod name;
 mod oci;
 pub mod pack;
 mod recipe;
+pub mod registry;
 mod remove;
 pub mod rooted;
 mod save;

@@ -76,6 +76,14 @@ impl Store {
         state.image(&state.resolve(reference)?)
     }
 
+    /// An image with the bytes of its configuration and of its manifest.
+    pub(super) fn documents(&self, reference: &str) -> Result<(Image, Vec<u8>, Vec<u8>)> {
+        let state = self.state();
+        let image = state.image(&state.resolve(reference)?)?;
+        let (config, manifest) = (state.images.blob(&image.id)?, state.images.blob(&image.manifest_digest)?);
+        Ok((image, config, manifest))
+    }
+
     /// Every image, the newest first; the steps of builds, which have no name but a child, among them.
     pub fn list(&self) -> Result<Vec<Image>> {
         let state = self.state();

@@ -1,6 +1,6 @@
 //! Images in the engine's store: names, lists, removal, archives good and bad; by the docker client.
 
-use crate::harness::{BUSYBOX, Engine, Ran, run};
+use crate::harness::{BUSYBOX, Engine, Ran, eventually, run};
 use nix::sys::signal::Signal;
 use std::{
     fs::{self, File},
@@ -210,4 +210,63 @@ fn an_image_in_use_is_not_deleted() {
     engine.docker(&["rm", "user"]).ok();
     engine.docker(&["image", "prune", "-f"]).ok();
     assert_eq!((images(&engine, &[]).len(), count(&engine, "layers")), (0, 0));
+}
+
+/// Debian's registry on a port of its own; gone at the end.
+struct Registry {
+    process: std::process::Child,
+    authority: String,
+}
+
+impl Registry {
+    fn start(engine: &Engine) -> Registry {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let authority = format!("localhost:{port}");
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+            engine.path("registry").display()
+        );
+        fs::write(engine.path("registry.yml"), config).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(engine.path("registry.yml")).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("the package docker-registry");
+        eventually(10, "the registry answers", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        Registry { process, authority }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn an_image_goes_to_a_registry_and_comes_back() {
+    let engine = Engine::start();
+    let registry = Registry::start(&engine);
+    let id = import(&engine, "x", "a:1");
+    let name = format!("{}/team/a:1", registry.authority);
+    engine.docker(&["tag", "a:1", &name]).ok();
+    let pushed = engine.docker(&["push", &name]).ok();
+    assert!(pushed.contains("1: digest: sha256:"), "{pushed}");
+    engine.docker(&["rmi", "a:1", &name]).ok();
+    let pulled = engine.docker(&["pull", &name]).ok();
+    assert!(pulled.contains("Downloaded newer image"), "{pulled}");
+    assert_eq!(engine.docker(&["image", "inspect", "--format", "{{.Id}}", &name]).ok(), id);
+    let pulled = engine.docker(&["pull", &name]).ok();
+    assert!(pulled.contains("Image is up to date"), "{pulled}");
+    engine.docker(&["pull", &format!("{}/team/a:2", registry.authority)]).fails(1, "manifest unknown");
+    engine.docker(&["pull", "r.example/a:1"]).fails(1, "reaches registries on this machine only");
+
+    // A registry that gives other bytes than it was asked for.
+    engine.docker(&["rmi", &name]).ok();
+    let blobs = run(Command::new("find").arg(engine.path("registry")).args(["-name", "data", "-size", "+2k"])).ok();
+    let layer = blobs.lines().next().unwrap();
+    let mut content = fs::read(layer).unwrap();
+    content[512] ^= 1;
+    fs::write(layer, content).unwrap();
+    engine.docker(&["pull", &name]).fails(1, "is damaged");
+    assert_eq!((images(&engine, &[]).len(), count(&engine, "layers"), count(&engine, "tmp")), (0, 0, 0));
 }
