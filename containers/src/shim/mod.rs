@@ -17,7 +17,7 @@ pub use client::{Shim, read_exit, spawn};
 pub use serve::serve;
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Everything that a shim is told, as a JSON file whose path is its one argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,6 +53,17 @@ pub enum Process {
     Container { bundle: PathBuf, rootfs: Overlay, new_network_namespace: bool },
     /// A further process in a running container: `runc exec --detach --process FILE`.
     Exec { process_file: PathBuf, pid_file: PathBuf },
+}
+
+/// The network namespace that a shim enters and its container inherits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum NetworkNamespace {
+    /// A fresh one, /proc/SHIM/ns/net to others. `sysctls` (net.*) are set in it: the runtime would refuse to.
+    Own,
+    /// The host's.
+    Host,
+    /// Another container's, as /proc/PID/ns/net.
+    Join(PathBuf),
 }
 
 /// An overlay mount: the container's root file system.

@@ -5,7 +5,7 @@
 //! `Start` runs `runc exec --detach`. In both cases the process becomes the shim's child, because it is a subreaper.
 
 use super::{
-    Config, Exit, Overlay, Process, Reply, Request,
+    Config, Exit, NetworkNamespace, Overlay, Process, Reply, Request,
     json_log::JsonLog,
     output::{Attached, CLIENT_BUFFER, Client, Queue, STDIN_BUFFER},
     runtime::{Runtime, Stdio3, stdio},
@@ -20,7 +20,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::{
         prctl::set_child_subreaper,
         signal::{SigSet, Signal},
@@ -78,12 +78,23 @@ fn prepare(config: &Config) -> Result<(UnixListener, SignalFd)> {
     mask.thread_block().doing("block SIGCHLD")?;
     let children =
         SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("watch children")?;
-    if let Process::Container { rootfs, new_network_namespace, .. } = &config.process {
-        let network = if *new_network_namespace { CloneFlags::CLONE_NEWNET } else { CloneFlags::empty() };
-        unshare(CloneFlags::CLONE_NEWNS | network).doing("make namespaces of the shim's own")?;
+    if let Process::Container { rootfs, network, sysctls, .. } = &config.process {
+        unshare(CloneFlags::CLONE_NEWNS).doing("make a mount namespace")?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
             .doing("keep mounts from the host")?;
         mount_overlay(rootfs)?;
+        match network {
+            NetworkNamespace::Own => unshare(CloneFlags::CLONE_NEWNET).doing("make a network namespace")?,
+            NetworkNamespace::Host => {}
+            NetworkNamespace::Join(path) => {
+                let namespace = File::open(path).at("open", path)?;
+                setns(namespace, CloneFlags::CLONE_NEWNET).at("enter", path)?;
+            }
+        }
+        for (name, value) in sysctls {
+            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+            fs::write(&path, value).at("write", &path)?;
+        }
     }
     let old = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(&config.socket).at("listen on", &config.socket);

@@ -13,7 +13,10 @@ use crate::error::{Error, Result};
 use bollard_stubs::models;
 use oci_spec::runtime;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// What a container's specification is made of.
 #[derive(Debug)]
@@ -29,8 +32,6 @@ pub struct Input<'a> {
     pub rootfs: &'a Path,
     /// Binds, volumes and tmpfs, resolved by the engine: host path or tmpfs, target, options.
     pub mounts: &'a [Mount],
-    /// None: the host's; Some(path): join it (/proc/PID/ns/net).
-    pub network_namespace: Option<PathBuf>,
     /// A program to bind at /sbin/docker-init and to put before the command (`--init`).
     pub init: Option<&'a Path>,
     /// The cgroup folder under which the container's own is made, as `/inception-1a2b3c4d`.
@@ -82,7 +83,7 @@ pub fn container(input: &Input) -> Result<runtime::Spec> {
         "maskedPaths": host.masked_paths.clone().unwrap_or_else(|| masked.into_iter().map(String::from).collect()),
         "readonlyPaths": host.readonly_paths.clone().unwrap_or_else(|| read_only.into_iter().map(String::from).collect()),
         "rootfsPropagation": "rprivate",
-        "sysctl": sysctls(host, input.network_namespace.is_some()),
+        "sysctl": host.sysctls.iter().flatten().filter(|(name, _)| !name.starts_with("net.")).collect::<BTreeMap<_, _>>(),
     });
     if let Some(profile) = seccomp(host, &process["capabilities"]["bounding"])? {
         linux["seccomp"] = profile;
@@ -183,9 +184,7 @@ fn namespaces(input: &Input) -> Value {
     if !is_host(&host.uts_mode) {
         list.push(json!({"type": "uts"}));
     }
-    if let Some(path) = &input.network_namespace {
-        list.push(json!({"type": "network", "path": path}));
-    }
+    // No network namespace: the container inherits its shim's.
     if own_cgroup_namespace(host) {
         list.push(json!({"type": "cgroup"}));
     }
@@ -274,18 +273,20 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
     json!({"destination": destination, "type": kind, "source": source, "options": options})
 }
 
-/// Ports from 0 on without capabilities and ping for everybody, as Docker sets it up, in a network namespace of the
-/// container's own.
-fn sysctls(host: &models::HostConfig, own_network: bool) -> Value {
-    let mut all = serde_json::Map::new();
-    if own_network {
-        all.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        all.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+/// What the shim sets in the container's own network namespace: ports from 0 on without capabilities and ping for
+/// everybody, as with Docker, and what was asked for (`--sysctl net.…`).
+pub fn network_sysctls(host: &models::HostConfig) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::from([
+        ("net.ipv4.ip_unprivileged_port_start".to_string(), "0".to_string()),
+        ("net.ipv4.ping_group_range".to_string(), "0 2147483647".to_string()),
+    ]);
+    for (name, value) in host.sysctls.iter().flatten().filter(|(name, _)| name.starts_with("net.")) {
+        if name.contains('/') || name.contains("..") {
+            return Err(Error::Invalid(format!("--sysctl {name}: not a name of sysctl(8)")));
+        }
+        all.insert(name.clone(), value.clone());
     }
-    for (name, value) in host.sysctls.iter().flatten() {
-        all.insert(name.clone(), value.clone().into());
-    }
-    Value::Object(all)
+    Ok(all)
 }
 
 /// `--security-opt`, understood.
@@ -386,7 +387,6 @@ mod tests {
             layers: &[],
             rootfs: Path::new("/r"),
             mounts: &[Mount::Tmpfs { target: "/run".into(), options: vec!["size=1m".into()] }],
-            network_namespace: Some("/proc/1/ns/net".into()),
             init: None,
             cgroup_parent: "/inception-x",
         })
