@@ -12,6 +12,7 @@ use std::{
     },
     process::Command,
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Has `body` run in the child between fork and exec. It must only make system calls: no allocation, no lock.
 pub fn before_exec(command: &mut Command, body: fn() -> io::Result<()>) {
@@ -86,4 +87,10 @@ pub fn release_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Registers a descriptor with the async runtime for reading.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names the same open descriptor until it is dropped, which AsyncFd does after deregistering it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }

@@ -1,9 +1,88 @@
-//! Routes: exec.
+//! Routes: exec sessions.
 
-use crate::engine::Engine;
-use axum::Router;
+use super::{containers::ResizeQuery, hijack};
+use crate::{engine::Engine, error::Result};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, Query, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bollard_stubs::models;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
+        .route("/containers/{id}/exec", post(create))
+        .route("/exec/{id}/start", post(start))
+        .route("/exec/{id}/resize", post(resize))
+        .route("/exec/{id}/json", get(inspect))
+}
+
+type Shared = State<Arc<Engine>>;
+
+async fn create(State(engine): Shared, Path(id): Path<String>, body: Bytes) -> Result<Response> {
+    let container = engine.containers.get(&id)?;
+    let session = engine.create_exec(&container, super::json(&body)?)?;
+    Ok((StatusCode::CREATED, Json(models::IdResponse { id: session.id.clone() })).into_response())
+}
+
+async fn start(State(engine): Shared, Path(id): Path<String>, request: Request) -> Result<Response> {
+    let session = engine.execs.get(&id)?;
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 64 << 10)
+        .await
+        .map_err(|error| crate::error::Error::Invalid(format!("read the request: {error}")))?;
+    let options: models::ExecStartConfig = super::json(&body)?;
+    if options.detach.unwrap_or(false) {
+        engine.start_exec(&session, false).await?;
+        return Ok(StatusCode::OK.into_response());
+    }
+    let (sender, receiver) = oneshot::channel();
+    let tty = session.request.tty.unwrap_or(false);
+    let running = engine.start_exec(&session, true).await?;
+    if let Some(stream) = running.stream {
+        let _ = sender.send(stream);
+    }
+    if let (Some([height, width]), Ok(shim)) =
+        (options.console_size.as_deref().and_then(|size| size.first_chunk::<2>()), session.shim())
+        && *height > 0
+    {
+        shim.resize(*height as u16, *width as u16).await?;
+    }
+    hijack::hijack(Request::from_parts(parts, axum::body::Body::empty()), tty, receiver)
+}
+
+async fn resize(State(engine): Shared, Path(id): Path<String>, Query(query): Query<ResizeQuery>) -> Result<StatusCode> {
+    engine.execs.get(&id)?.shim()?.resize(query.h, query.w).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn inspect(State(engine): Shared, Path(id): Path<String>) -> Result<Json<models::ExecInspectResponse>> {
+    let session = engine.execs.get(&id)?;
+    let request = &session.request;
+    let state = session.state();
+    let command = request.cmd.clone().unwrap_or_default();
+    Ok(Json(models::ExecInspectResponse {
+        can_remove: Some(state.exit.is_some()),
+        id: Some(session.id.clone()),
+        running: Some(state.shim.is_some()),
+        exit_code: state.exit.as_ref().map(|exit| i64::from(exit.code)),
+        process_config: Some(models::ProcessConfig {
+            privileged: request.privileged,
+            user: request.user.clone(),
+            tty: request.tty,
+            entrypoint: command.first().cloned(),
+            arguments: Some(command.iter().skip(1).cloned().collect()),
+        }),
+        open_stdin: request.attach_stdin,
+        open_stdout: request.attach_stdout,
+        open_stderr: request.attach_stderr,
+        container_id: Some(session.container.id.clone()),
+        pid: state.pid.map(i64::from),
+        ..Default::default()
+    }))
 }

@@ -1,7 +1,7 @@
 //! Routes: images.
 
 use super::{
-    ApiVersion,
+    ApiVersion, blocking,
     filters::{Filters, glob},
     stream,
 };
@@ -49,10 +49,6 @@ pub fn routes() -> Router<Arc<Engine>> {
 }
 
 /// Runs a blocking function of the store.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    spawn_blocking(work).await.map_err(|error| Error::Failed(format!("the image store's task failed: {error}")))?
-}
-
 fn is_true(text: &Option<String>) -> bool {
     // Docker's BoolValue: everything but these is true.
     let text = text.as_deref().unwrap_or_default().trim().to_ascii_lowercase();
@@ -362,8 +358,12 @@ fn named(repository: &str, tag: Option<&str>) -> Result<Name> {
 }
 
 /// The images that containers use.
-fn in_use(_engine: &Engine) -> Vec<InUse> {
-    Vec::new()
+fn in_use(engine: &Engine) -> Vec<InUse> {
+    let use_of = |container: std::sync::Arc<crate::engine::containers::Container>| {
+        let record = container.record();
+        InUse { image: record.image_id.clone(), container: record.id.clone(), running: record.state.is_running() }
+    };
+    engine.containers.list().into_iter().map(use_of).collect()
 }
 
 #[derive(Deserialize)]

@@ -6,20 +6,27 @@ mod build;
 mod containers;
 mod events;
 mod exec;
-mod filters;
+pub mod filters;
+mod hijack;
 mod images;
 mod networks;
 pub mod stream;
 mod system;
+mod top;
 mod volumes;
 
-use crate::{engine::Engine, error::Error};
+use crate::{
+    engine::Engine,
+    error::{Error, Result},
+};
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Request},
     http::{StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc};
 use tower::{Service, ServiceExt, make::Shared, service_fn};
 
@@ -61,7 +68,7 @@ pub fn service(
 
 /// Takes `/v1.NN` off a request's path; refuses versions that are not served.
 #[allow(clippy::result_large_err)]
-pub fn strip_version(mut request: Request) -> Result<Request, Response> {
+pub fn strip_version(mut request: Request) -> std::result::Result<Request, Response> {
     let mut version = ApiVersion::default();
     let path = request.uri().path();
     if let Some(rest) = path.strip_prefix("/v1.") {
@@ -104,9 +111,41 @@ impl Default for ApiVersion {
 impl<S: Send + Sync> FromRequestParts<S> for ApiVersion {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> std::result::Result<Self, Infallible> {
         Ok(parts.extensions.get().copied().unwrap_or_default())
     }
+}
+
+/// Runs blocking work of the engine on a thread where it may block.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Failed(format!("the engine's task failed: {error}")))?
+}
+
+/// A yes-or-no parameter of a query: everything but "", 0, no, false and none is yes, as with dockerd.
+pub fn flag<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<bool, D::Error> {
+    let text = String::deserialize(from)?.trim().to_ascii_lowercase();
+    Ok(!["", "0", "no", "false", "none"].contains(&text.as_str()))
+}
+
+/// A request's body, whatever content type the client gave it. No body is an empty object.
+pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| Error::Invalid(format!("invalid JSON: {error}")))
+}
+
+/// A time in a query: seconds after 1970 with an optional fraction, or RFC 3339. Empty and 0: none.
+pub fn timestamp(text: Option<&str>) -> Result<Option<DateTime<Utc>>> {
+    let Some(text) = text.filter(|text| !["", "0"].contains(text)) else { return Ok(None) };
+    if let Ok(time) = text.parse::<DateTime<Utc>>() {
+        return Ok(Some(time));
+    }
+    let bad = || Error::Invalid(format!("invalid time: {text:?}"));
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nanoseconds = format!("{fraction:0<9}")[..9].parse().map_err(|_| bad())?;
+    let seconds = seconds.parse().map_err(|_| bad())?;
+    DateTime::from_timestamp(seconds, nanoseconds).map(Some).ok_or_else(bad)
 }
 
 /// What the API of Docker has and this engine has not yet: 501 with the route's name.

@@ -115,6 +115,11 @@ impl Lines {
         self.sender.send(line.into()).is_ok()
     }
 
+    /// Waits until the client is gone.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
     /// Sends a failure, as clients expect it in a stream that began with 200.
     pub fn fail(&self, error: &Error) {
         let message = error.to_string();

@@ -28,7 +28,10 @@ struct ListQuery {
     filters: Option<String>,
 }
 
-async fn list(State(engine): State<Arc<Engine>>, Query(query): Query<ListQuery>) -> Result<Json<models::VolumeListResponse>> {
+async fn list(
+    State(engine): State<Arc<Engine>>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<models::VolumeListResponse>> {
     let filters = Filters::parse(query.filters.as_deref(), &["dangling", "driver", "label", "name"])?;
     let used = engine.containers.volumes_in_use();
     let dangling = filters.flag("dangling")?;

@@ -1,6 +1,8 @@
 //! What happened, for `docker events`: the last 256 in memory for `--since`, and a channel for those who listen.
 
-use bollard_stubs::models::{EventActor, EventMessage, EventMessageScopeEnum, EventMessageTypeEnum};
+/// What an event is about.
+pub use bollard_stubs::models::EventMessageTypeEnum as Kind;
+use bollard_stubs::models::{EventActor, EventMessage, EventMessageScopeEnum};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Mutex, PoisonError},
@@ -15,9 +17,6 @@ pub struct Events {
     past: Mutex<VecDeque<EventMessage>>,
     sender: broadcast::Sender<EventMessage>,
 }
-
-/// What an event is about.
-pub use EventMessageTypeEnum as Kind;
 
 impl Events {
     pub fn new() -> Events {

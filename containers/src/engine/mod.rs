@@ -2,12 +2,19 @@
 
 pub mod config;
 pub mod containers;
+mod copy_up;
 pub mod events;
+pub mod exec;
+mod health;
 pub mod spec;
 pub mod step;
 pub mod volumes;
 
-use crate::{error::Result, image, network::Networks};
+use crate::{
+    error::{Error, Result},
+    image,
+    network::Networks,
+};
 use std::sync::Arc;
 
 /// One engine: everything below one data root and one exec root.
@@ -17,13 +24,31 @@ pub struct Engine {
     pub networks: Networks,
     pub volumes: volumes::Volumes,
     pub containers: containers::Containers,
+    pub execs: exec::Execs,
     pub events: events::Events,
 }
 
 impl Engine {
     /// Opens the state, adopts shims that outlived an earlier daemon, and applies restart policies.
     pub async fn open(config: config::Config) -> Result<Arc<Engine>> {
-        let _ = config;
-        todo!()
+        let images = Arc::new(image::Store::open(&config.data_root.join("image"))?);
+        let engine = Arc::new(Engine {
+            networks: Networks::open(&config).await?,
+            images,
+            volumes: volumes::Volumes::open(&config.data_root.join("volumes"))?,
+            containers: containers::Containers::open(&config.data_root.join("containers"))?,
+            execs: exec::Execs::default(),
+            events: events::Events::new(),
+            config,
+        });
+        engine.recover_containers().await?;
+        Ok(engine)
     }
+}
+
+/// 64 hex digits that nothing else has.
+pub fn random_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Failed(format!("get random bytes: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

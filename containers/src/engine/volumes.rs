@@ -62,7 +62,9 @@ impl Volumes {
         let options = request.driver_opts.unwrap_or_default();
         if let Ok(record) = self.record(&name) {
             if !options.is_empty() && options != record.options {
-                return Err(Error::Conflict(format!("volume {name} exists with other driver options; remove it first")));
+                return Err(Error::Conflict(format!(
+                    "volume {name} exists with other driver options; remove it first"
+                )));
             }
             return Ok(self.model(&record));
         }
@@ -211,10 +213,12 @@ fn check_options(name: &str, options: &HashMap<String, String>) -> Result<()> {
     }
     match bind_device(options) {
         Some(device) if device.is_absolute() => Ok(()),
-        Some(device) => Err(Error::Invalid(format!("create {name}: device {} is not an absolute path", device.display()))),
-        None => Err(Error::NotImplemented(format!(
-            "volume {name}: driver_opts other than type=none, o=bind, device=/path"
-        ))),
+        Some(device) => {
+            Err(Error::Invalid(format!("create {name}: device {} is not an absolute path", device.display())))
+        }
+        None => {
+            Err(Error::NotImplemented(format!("volume {name}: driver_opts other than type=none, o=bind, device=/path")))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ pub mod digest;
 #[cfg(test)]
 mod hostile_tests;
 pub mod index;
-mod layers;
+pub mod layers;
 mod load;
 pub mod name;
 mod oci;

@@ -126,7 +126,7 @@ pub fn read_exit(path: &Path) -> Result<Option<Exit>> {
 
 fn pidfd(pid: i32) -> Result<AsyncFd<OwnedFd>> {
     let fd = sys::pidfd_open(pid).doing(format_args!("open process {pid}"))?;
-    AsyncFd::with_interest(fd, Interest::READABLE).doing("watch a process")
+    sys::watch(fd).doing("watch a process")
 }
 
 /// Field 22 of /proc/PID/stat (proc(5)): clock ticks after boot; None for a process that has ended.
@@ -138,4 +138,36 @@ pub fn start_time(pid: i32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+impl Shim {
+    /// Ends a shim that failed or was killed, and its container with it.
+    pub async fn cleanup(&self) {
+        if let Ok(fd) = sys::pidfd_open(self.pid)
+            && self.is_alive()
+            && let Err(error) = sys::pidfd_send_signal(&fd, libc::SIGKILL)
+        {
+            log::warn!("end shim {}: {error}", self.pid);
+        }
+        delete_container(&self.config).await;
+    }
+}
+
+/// Has the runtime kill and forget what it still knows of a container, and removes the shim's sockets.
+pub async fn delete_container(config: &Config) {
+    if matches!(config.process, super::Process::Container { .. }) {
+        let output = Command::new(&config.runtime)
+            .arg("--root")
+            .arg(&config.runtime_root)
+            .args(["delete", "--force", &config.container_id])
+            .stdin(Stdio::null())
+            .output()
+            .await;
+        if let Err(error) = output {
+            log::warn!("run {}: {error}", config.runtime.display());
+        }
+    }
+    for path in [config.socket.clone(), config.socket.with_extension("tty")] {
+        let _ = fs::remove_file(path);
+    }
 }

@@ -13,7 +13,7 @@ mod output;
 mod runtime;
 mod serve;
 
-pub use client::{Shim, read_exit, spawn};
+pub use client::{Shim, delete_container, read_exit, spawn};
 pub use serve::serve;
 
 use serde::{Deserialize, Serialize};
@@ -48,9 +48,9 @@ pub struct Config {
 /// What a shim runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Process {
-    /// A container's first process: mount the root file system in a mount namespace of the shim's own, have a fresh
-    /// network namespace if asked (the container's spec names /proc/SHIM/ns/net), `runc create`, and on `Start` `runc start`.
-    Container { bundle: PathBuf, rootfs: Overlay, new_network_namespace: bool },
+    /// A container's first process: mount the root file system in a mount namespace of the shim's own, enter the network
+    /// namespace (the container inherits it: its spec names none), `runc create`, and on `Start` `runc start`.
+    Container { bundle: PathBuf, rootfs: Overlay, network: NetworkNamespace, sysctls: BTreeMap<String, String> },
     /// A further process in a running container: `runc exec --detach --process FILE`.
     Exec { process_file: PathBuf, pid_file: PathBuf },
 }

@@ -223,7 +223,7 @@ impl<'a> Server<'a> {
             } else {
                 std::process::Stdio::null()
             };
-            let mut output = || -> Result<(OwnedFd, File)> {
+            let output = || -> Result<(OwnedFd, File)> {
                 let (ours, theirs) = self.pipe()?;
                 nonblocking(&ours)?;
                 Ok((theirs, File::from(ours)))

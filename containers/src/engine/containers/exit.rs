@@ -1,0 +1,195 @@
+//! A container's end: its exit is recorded, its network released, and its restart policy applied. And what a daemon
+//! that comes back finds.
+
+use super::{Container, Status, record::State};
+use crate::{
+    engine::{Engine, health},
+    error::Result,
+    shim::{Exit, Shim, read_exit},
+};
+use bollard_stubs::models::RestartPolicyNameEnum as Policy;
+use chrono::{DateTime, Utc};
+use std::{sync::Arc, time::Duration};
+
+/// Docker's back-off: 100 ms, doubled with each restart, at most a minute; a run of 10 s resets it.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const GOOD_RUN: chrono::Duration = chrono::Duration::seconds(10);
+
+impl Engine {
+    /// Follows a running container in the background until its end.
+    pub(super) fn watch(self: &Arc<Self>, container: &Arc<Container>, shim: Arc<Shim>) {
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        let health = health::monitor(&engine, &container);
+        tokio::spawn(async move {
+            let exit = match shim.wait().await {
+                Ok(Some(exit)) => exit,
+                killed => {
+                    if let Err(error) = killed {
+                        log::error!("container {}: {error}", container.id);
+                    }
+                    // Without its shim a container has no log and nobody to tell of its end.
+                    shim.cleanup().await;
+                    Exit {
+                        code: 137,
+                        oom_killed: false,
+                        finished_at: Utc::now().to_rfc3339(),
+                        error: Some("the container's shim was killed".into()),
+                    }
+                }
+            };
+            health.abort();
+            drop(shim);
+            engine.ended(&container, exit).await;
+        });
+    }
+
+    /// Records an exit and applies what follows from it.
+    async fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: Exit) {
+        if let Err(error) = self.networks.release(&container.id).await {
+            log::warn!("release the network of {}: {error}", container.id);
+        }
+        container.set_shim(None);
+        let mut ran = chrono::Duration::zero();
+        let recorded = container.update(|record| {
+            let finished = exit.finished_at.parse::<DateTime<Utc>>().unwrap_or_else(|_| Utc::now());
+            ran = record.state.started_at.map_or(ran, |started| finished - started);
+            record.state = State {
+                status: Status::Exited,
+                exit_code: exit.code,
+                oom_killed: exit.oom_killed,
+                error: exit.error.clone().unwrap_or_default(),
+                started_at: record.state.started_at,
+                finished_at: Some(finished),
+                ..State::default()
+            };
+            for endpoint in record.networks.values_mut() {
+                endpoint.ip_address = None;
+                endpoint.gateway = None;
+                endpoint.endpoint_id = None;
+                endpoint.ip_prefix_len = None;
+            }
+        });
+        if let Err(error) = recorded {
+            log::error!("record the end of {}: {error}", container.id);
+        }
+        if exit.oom_killed {
+            self.tell(container, "oom", &[]);
+        }
+        self.tell(container, "die", &[("exitCode", exit.code.to_string())]);
+        // Restarting is decided before anyone hears of the exit, so that nobody sees a gap.
+        let restarts = self.restarts_after(container, exit.code, ran);
+        container.changes.send_modify(|change| change.exits += 1);
+        if container.record().host_config.auto_remove.unwrap_or(false) {
+            if let Err(error) = self.remove_container(container, true, true).await {
+                log::error!("remove {}: {error}", container.id);
+            }
+        } else if let Some(wait) = restarts {
+            self.restart_later(container, wait);
+        }
+    }
+
+    /// How long to wait before the policy's restart; None: no restart.
+    fn restarts_after(&self, container: &Container, code: i32, ran: chrono::Duration) -> Option<Duration> {
+        let mut wait = None;
+        let result = container.update(|record| {
+            let policy = record.host_config.restart_policy.clone().unwrap_or_default();
+            let wanted = match policy.name {
+                Some(Policy::ALWAYS | Policy::UNLESS_STOPPED) => true,
+                Some(Policy::ON_FAILURE) => {
+                    let most = policy.maximum_retry_count.unwrap_or(0).max(0) as u64;
+                    code != 0 && (most == 0 || record.restart_count < most)
+                }
+                _ => false,
+            };
+            if !wanted || record.stopped_by_user {
+                return;
+            }
+            let streak = if ran >= GOOD_RUN { 0 } else { record.restart_count.min(10) as u32 };
+            if ran >= GOOD_RUN {
+                record.restart_count = 0;
+            }
+            wait = Some((FIRST_WAIT * 2_u32.pow(streak)).min(LONGEST_WAIT));
+            record.restart_count += 1;
+            record.state.status = Status::Restarting;
+        });
+        if let Err(error) = result {
+            log::error!("record the restart of {}: {error}", container.id);
+        }
+        wait
+    }
+
+    fn restart_later(self: &Arc<Self>, container: &Arc<Container>, wait: Duration) {
+        let (engine, container) = (Arc::clone(self), Arc::clone(container));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = container.wake.notified() => {}
+            }
+            let _step = container.operation.lock().await;
+            if container.record().state.status != Status::Restarting {
+                return;
+            }
+            if let Err(error) = engine.start_locked(&container).await {
+                log::error!("restart {}: {error}", container.id);
+                let code = container.record().state.exit_code;
+                if let Some(wait) = engine.restarts_after(&container, code, chrono::Duration::zero()) {
+                    engine.restart_later(&container, wait);
+                }
+            }
+        });
+    }
+
+    /// Takes over what an earlier daemon left: shims that live are adopted, ends that nobody saw are recorded, and after a
+    /// reboot the restart policies apply.
+    pub(in crate::engine) async fn recover_containers(self: &Arc<Self>) -> Result<()> {
+        for container in self.containers.list() {
+            let record = container.record().clone();
+            match record.state.status {
+                Status::Running => self.recover_running(&container, &record.state).await,
+                Status::Restarting => self.restart_later(&container, FIRST_WAIT),
+                Status::Removing => {
+                    if let Err(error) = self.remove_container(&container, true, true).await {
+                        log::error!("finish the removal of {}: {error}", container.id);
+                    }
+                }
+                Status::Exited | Status::Created => {
+                    if record.host_config.auto_remove.unwrap_or(false) && record.state.status == Status::Exited {
+                        self.remove_container(&container, true, true).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover_running(self: &Arc<Self>, container: &Arc<Container>, state: &State) {
+        let config = std::fs::read(container.folder.join("shim.json")).ok();
+        let config: Option<crate::shim::Config> = config.and_then(|text| serde_json::from_slice(&text).ok());
+        let adopted = match (&config, state.shim) {
+            (Some(config), Some((pid, started))) => Shim::adopt(config.clone(), pid, started),
+            _ => None,
+        };
+        if let Some(shim) = adopted {
+            // A daemon that died between the record and the start: the start is repeated, which changes nothing for a
+            // process that runs.
+            if shim.start().await.is_ok() {
+                log::info!("container {} goes on (shim {})", container.id, shim.pid);
+                let shim = Arc::new(shim);
+                container.set_shim(Some(Arc::clone(&shim)));
+                self.watch(container, shim);
+                return;
+            }
+        }
+        if let Some(config) = &config {
+            crate::shim::delete_container(config).await;
+        }
+        let exit = read_exit(&container.folder.join("exit.json")).ok().flatten().unwrap_or(Exit {
+            code: 137,
+            oom_killed: false,
+            finished_at: Utc::now().to_rfc3339(),
+            error: Some("the container ended while no daemon ran".into()),
+        });
+        self.ended(container, exit).await;
+    }
+}

@@ -1,0 +1,70 @@
+//! The files that are bound into a container: /etc/hosts, /etc/hostname, /etc/resolv.conf.
+
+use super::Record;
+use crate::{
+    error::{Context, Error, Result},
+    network::Networks,
+};
+use std::{fmt::Write, fs, path::Path};
+
+/// Writes hostname and resolv.conf, which do not wait for an address.
+pub fn write(record: &Record, folder: &Path, networks: &Networks) -> Result<()> {
+    let user_defined = record.networks.keys().any(|name| !["bridge", "host", "none"].contains(&name.as_str()));
+    let host = &record.host_config;
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let resolv = if record.network_mode() == "host" && host.dns.as_ref().is_none_or(Vec::is_empty) {
+        fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
+    } else {
+        networks.resolv_conf(user_defined, &list(&host.dns), &list(&host.dns_search), &list(&host.dns_options))
+    };
+    for (name, text) in [("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname()))] {
+        let path = folder.join(name);
+        fs::write(&path, text).at("write", &path)?;
+    }
+    hosts(record, folder, &[])
+}
+
+/// Writes the hosts file; again, once addresses are known. Written in place: it is bound into the container.
+pub fn hosts(record: &Record, folder: &Path, addresses: &[(String, String)]) -> Result<()> {
+    let path = folder.join("hosts");
+    if record.network_mode() == "host" {
+        let text = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        return fs::write(&path, text).at("write", &path);
+    }
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    for entry in record.host_config.extra_hosts.iter().flatten() {
+        let (name, address) = extra_host(entry)?;
+        let address = match address {
+            // Docker's word for the host as the container sees it.
+            "host-gateway" => addresses.first().map(|(_, gateway)| gateway.as_str()).unwrap_or_default(),
+            other => other,
+        };
+        if !address.is_empty() {
+            let _ = writeln!(text, "{address}\t{name}");
+        }
+    }
+    let domain = record.config.domainname.as_deref().filter(|domain| !domain.is_empty());
+    for (address, _) in addresses {
+        let name = record.hostname();
+        let _ = match domain {
+            Some(domain) => writeln!(text, "{address}\t{name}.{domain} {name}"),
+            None => writeln!(text, "{address}\t{name}"),
+        };
+    }
+    fs::write(&path, text).at("write", &path)
+}
+
+/// `name:address`; the address may be IPv6.
+pub fn extra_host(entry: &str) -> Result<(&str, &str)> {
+    entry
+        .split_once([':', '='])
+        .filter(|(name, address)| {
+            !name.is_empty()
+                && (*address == "host-gateway" || address.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok())
+        })
+        .map(|(name, address)| (name, address.trim_matches(['[', ']'])))
+        .ok_or_else(|| Error::Invalid(format!("invalid IP address in add-host: {entry:?}")))
+}
