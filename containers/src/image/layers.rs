@@ -145,7 +145,7 @@ impl Layers {
         match layer.write(io::sink()) {
             Ok(()) => {
                 let meta = Meta { boot: None, ..layer.meta.clone() };
-                write_meta(&layer.folder, &meta)?;
+                write_file(&layer.folder.join(META), &meta_text(&meta)?)?;
                 self.insert(meta);
             }
             Err(error) => {
@@ -192,12 +192,13 @@ impl Layers {
         let (bytes, tar_bytes) = (draft.bytes, draft.tar_bytes);
         let meta = Meta { diff_id: draft.diff_id, link, bytes, tar_bytes, boot: boot() };
         let made = draft.folder.path();
-        write_meta(made, &meta)?;
+        // Without fsync, like the layer's files: see `boot`.
+        let path = made.join(META);
+        fs::write(&path, meta_text(&meta)?).at("write", &path)?;
         let folder = self.root.join("layers").join(digest_hex(&meta.diff_id)?);
         fs::rename(made, &folder).at("move a layer to", &folder)?;
         // The folder has another name now: nothing is left to remove.
         let _ = draft.folder.keep();
-        sync_folder(&self.root.join("layers"))?;
         let layer = self.insert(meta);
         make_link(&layer)?;
         layer.fresh.store(true, Ordering::Relaxed);
@@ -292,9 +293,8 @@ fn read_meta(folder: &Path) -> Result<Meta> {
     }
 }
 
-fn write_meta(folder: &Path, meta: &Meta) -> Result<()> {
-    let text = serde_json::to_vec(meta).map_err(|error| Error::Failed(format!("write JSON: {error}")))?;
-    write_file(&folder.join(META), &text)
+fn meta_text(meta: &Meta) -> Result<Vec<u8>> {
+    serde_json::to_vec(meta).map_err(|error| Error::Failed(format!("write JSON: {error}")))
 }
 
 /// The kernel's name for the time since the machine started (random(4)).
