@@ -214,10 +214,10 @@ fn a_full_disk_is_told_and_loses_nothing() {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        mount(Some("none"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=2M")).unwrap();
+        mount(Some("none"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=8M")).unwrap();
         let store = Store::open(&folder.path().join("image")).unwrap();
         let kept = store.import(&simple("x")[..], Default::default(), "").unwrap().id;
-        let error = store.import(&simple(&"y".repeat(4 << 20))[..], Default::default(), "").unwrap_err();
+        let error = store.import(&simple(&"y".repeat(16 << 20))[..], Default::default(), "").unwrap_err();
         assert!(error.to_string().contains("No space left on device"), "{error}");
         assert!(error.to_string().contains("etc/a"), "{error}");
         assert_eq!(fs::read_dir(folder.path().join("image/tmp")).unwrap().count(), 0);
