@@ -3,19 +3,17 @@
 use super::{
     ApiVersion, blocking,
     filters::{Filters, glob},
-    stream,
+    image_transfer,
 };
 use crate::{
-    engine::Engine,
+    engine::{Engine, containers::Container, events::Kind},
     error::{Error, Result},
-    image::{Image, InUse, name::Name, registry},
-    sys::release_memory,
+    image::{Image, InUse, name::Name},
 };
 use axum::{
     Json, Router,
-    body::Body,
     extract::{Path, Query, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -25,9 +23,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
-use tokio::{sync::oneshot, task::spawn_blocking};
 
 /// The newest API with the fields that were dropped later: VirtualSize (1.43), ContainerConfig (1.44).
 const LAST_WITH_VIRTUAL_SIZE: u32 = 43;
@@ -40,15 +37,14 @@ const NO_TIME: &str = "0001-01-01T00:00:00Z";
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
         .route("/images/json", get(list))
-        .route("/images/load", post(load))
-        .route("/images/get", get(save_several))
-        .route("/images/create", post(create))
+        .route("/images/load", post(image_transfer::load))
+        .route("/images/get", get(image_transfer::save_several))
+        .route("/images/create", post(image_transfer::create))
         .route("/images/prune", post(prune))
         // Names have slashes: the operation is what comes after the last one.
         .route("/images/{*rest}", get(get_one).post(post_one).delete(remove))
 }
 
-/// Runs a blocking function of the store.
 fn is_true(text: &Option<String>) -> bool {
     // Docker's BoolValue: everything but these is true.
     let text = text.as_deref().unwrap_or_default().trim().to_ascii_lowercase();
@@ -232,7 +228,7 @@ async fn get_one(
             let name = name.to_owned();
             Ok(blocking(move || history(&engine, &name)).await?.into_response())
         }
-        Some((name, "get")) => save(engine, vec![name.to_owned()]).await,
+        Some((name, "get")) => image_transfer::save(engine, vec![name.to_owned()]).await,
         _ => Err(Error::NotImplemented(format!("GET /images/{rest}"))),
     }
 }
@@ -335,20 +331,22 @@ async fn post_one(
 ) -> Result<Response> {
     let name = match rest.rsplit_once('/') {
         Some((name, "tag")) => name.to_owned(),
-        Some((name, "push")) => return push(engine, named(name, query.tag.as_deref())?).await,
+        Some((name, "push")) => return image_transfer::push(engine, named(name, query.tag.as_deref())?).await,
         _ => return Err(Error::NotImplemented(format!("POST /images/{rest}"))),
     };
     let new = named(query.repo.as_deref().unwrap_or_default(), query.tag.as_deref())?;
     blocking(move || {
         let image = engine.images.get(&name)?;
-        engine.images.tag(&image.id, &new.tagged())
+        engine.images.tag(&image.id, &new.tagged())?;
+        tell(&engine, "tag", &image.id, &new.tagged());
+        Ok(())
     })
     .await?;
     Ok(StatusCode::CREATED.into_response())
 }
 
 /// The name that `repo` and `tag` make. The tag wins over one in the repository's name.
-fn named(repository: &str, tag: Option<&str>) -> Result<Name> {
+pub fn named(repository: &str, tag: Option<&str>) -> Result<Name> {
     let name = Name::parse(repository)?;
     match tag.filter(|tag| !tag.is_empty()) {
         None => Ok(name),
@@ -359,11 +357,28 @@ fn named(repository: &str, tag: Option<&str>) -> Result<Name> {
 
 /// The images that containers use.
 fn in_use(engine: &Engine) -> Vec<InUse> {
-    let use_of = |container: std::sync::Arc<crate::engine::containers::Container>| {
+    let user = |container: Arc<Container>| {
         let record = container.record();
         InUse { image: record.image_id.clone(), container: record.id.clone(), running: record.state.is_running() }
     };
-    engine.containers.list().into_iter().map(use_of).collect()
+    engine.containers.list().into_iter().map(user).collect()
+}
+
+/// Tells `docker events` what happened to image `id` under `name`.
+pub fn tell(engine: &Engine, action: &str, id: &str, name: &str) {
+    engine.events.emit(Kind::IMAGE, action, id, HashMap::from([("name".to_owned(), name.to_owned())]));
+}
+
+/// The same of a removal.
+fn tell_removed(engine: &Engine, id: &str, items: &[models::ImageDeleteResponseItem]) {
+    for item in items {
+        if let Some(name) = &item.untagged {
+            tell(engine, "untag", id, name);
+        }
+        if let Some(id) = &item.deleted {
+            tell(engine, "delete", id, id);
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -379,7 +394,13 @@ async fn remove(
 ) -> Result<Json<Vec<models::ImageDeleteResponseItem>>> {
     let (force, keep_parents) = (is_true(&query.force), is_true(&query.noprune));
     let users = in_use(&engine);
-    blocking(move || engine.images.remove(&name, force, keep_parents, &users)).await.map(Json)
+    blocking(move || {
+        let id = engine.images.get(&name)?.id;
+        let items = engine.images.remove(&name, force, keep_parents, &users)?;
+        tell_removed(&engine, &id, &items);
+        Ok(Json(items))
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -412,10 +433,13 @@ async fn prune(
         // The list holds the layers: it has to go first.
         drop(images);
         for (id, tags) in candidates {
-            let names = if tags.is_empty() { vec![id] } else { tags };
+            let names = if tags.is_empty() { vec![id.clone()] } else { tags };
             for name in names {
                 match engine.images.remove(&name, false, false, &users) {
-                    Ok(items) => deleted.extend(items),
+                    Ok(items) => {
+                        tell_removed(&engine, &id, &items);
+                        deleted.extend(items);
+                    }
                     // Somebody began to use it, or was quicker.
                     Err(Error::Conflict(_) | Error::NotFound { .. }) => {}
                     Err(error) => return Err(error),
@@ -426,149 +450,4 @@ async fn prune(
         Ok(Json(models::ImagePruneResponse { images_deleted: Some(deleted), space_reclaimed: Some(reclaimed as i64) }))
     })
     .await
-}
-
-async fn load(State(engine): State<Arc<Engine>>, body: Body) -> Response {
-    let (lines, response) = stream::lines();
-    let archive = stream::reader(body);
-    spawn_blocking(move || {
-        let told = lines.clone();
-        let loaded = engine.images.load(archive, move |line| {
-            // A client that went away does not undo a load.
-            told.send(&json!({ "stream": line }));
-        });
-        if let Err(error) = loaded {
-            lines.fail(&error);
-        }
-        release_memory();
-    });
-    response
-}
-
-async fn save_several(
-    State(engine): State<Arc<Engine>>,
-    Query(query): Query<Vec<(String, String)>>,
-) -> Result<Response> {
-    let names = query.into_iter().filter(|(key, _)| key == "names").map(|(_, name)| name).collect();
-    save(engine, names).await
-}
-
-async fn save(engine: Arc<Engine>, names: Vec<String>) -> Result<Response> {
-    let save = blocking(move || engine.images.save(&names)).await?;
-    let (mut writer, body) = stream::pipe();
-    spawn_blocking(move || {
-        let result = save.write(&mut writer);
-        if let Err(error) = &result {
-            log::error!("save: {error}");
-        }
-        writer.finish(result);
-        drop(save);
-        release_memory();
-    });
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response())
-}
-
-/// `docker import` (fromSrc) and `docker pull` (fromImage).
-async fn create(
-    State(engine): State<Arc<Engine>>,
-    Query(query): Query<Vec<(String, String)>>,
-    body: Body,
-) -> Result<Response> {
-    let value = |key: &str| {
-        query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-    };
-    if let Some(image) = value("fromImage") {
-        let name = named(image, value("tag"))?;
-        return pull(engine, name).await;
-    }
-    match value("fromSrc") {
-        Some("-") => {}
-        Some(source) => {
-            return Err(Error::NotImplemented(format!(
-                "import from {source}: fetch the file, and import it from standard input (docker import -)"
-            )));
-        }
-        None => return Err(Error::invalid("neither fromImage nor fromSrc is given")),
-    }
-    let name = value("repo").map(|repository| named(repository, value("tag"))).transpose()?;
-    let changes: Vec<String> =
-        query.iter().filter(|(key, _)| key == "changes").map(|(_, change)| change.clone()).collect();
-    let config = import_config(&changes)?;
-    let message = value("message").unwrap_or("Imported from -").to_owned();
-    let (lines, response) = stream::lines();
-    let archive = stream::reader(body);
-    spawn_blocking(move || {
-        let imported = engine.images.import(archive, config, &message).and_then(|image| {
-            if let Some(name) = &name {
-                engine.images.tag(&image.id, &name.tagged())?;
-            }
-            Ok(image.id)
-        });
-        match imported {
-            Ok(id) => drop(lines.send(&json!({ "status": id }))),
-            Err(error) => lines.fail(&error),
-        }
-        release_memory();
-    });
-    Ok(response)
-}
-
-/// Progress of a pull or push as clients show it.
-fn status_line(status: &str, id: Option<&str>) -> Value {
-    match id {
-        Some(id) => json!({ "status": status, "progressDetail": {}, "id": id }),
-        None => json!({ "status": status }),
-    }
-}
-
-/// The answer begins with the registry's first answer: until then, a failure has a status of its own.
-async fn pull(engine: Arc<Engine>, name: Name) -> Result<Response> {
-    let (lines, response) = stream::lines();
-    let (begun, beginning) = oneshot::channel();
-    tokio::spawn(async move {
-        let begun = Mutex::new(Some(begun));
-        let begin =
-            |result: Result<()>| begun.lock().unwrap_or_else(PoisonError::into_inner).take().map(|it| it.send(result));
-        let pulled = registry::pull(&engine.images, &name, |status, id| {
-            begin(Ok(()));
-            lines.send(&status_line(status, id));
-        })
-        .await;
-        match pulled {
-            Ok(_) => {}
-            Err(error) => {
-                let message = error.to_string();
-                if begin(Err(error)).is_none() {
-                    lines.fail(&Error::Failed(message));
-                }
-            }
-        }
-        release_memory();
-    });
-    match beginning.await {
-        Ok(Err(error)) => Err(error),
-        _ => Ok(response),
-    }
-}
-
-async fn push(engine: Arc<Engine>, name: Name) -> Result<Response> {
-    engine.images.get(&name.tagged())?;
-    let (lines, response) = stream::lines();
-    tokio::spawn(async move {
-        let pushed =
-            registry::push(&engine.images, &name, |status, id| drop(lines.send(&status_line(status, id)))).await;
-        if let Err(error) = pushed {
-            lines.fail(&error);
-        }
-        release_memory();
-    });
-    Ok(response)
-}
-
-/// The configuration that `--change` instructions make.
-fn import_config(changes: &[String]) -> Result<models::ImageConfig> {
-    match changes.first() {
-        None => Ok(models::ImageConfig::default()),
-        Some(change) => Err(Error::NotImplemented(format!("import --change {change:?}"))),
-    }
 }

@@ -8,6 +8,7 @@ mod events;
 mod exec;
 pub mod filters;
 mod hijack;
+mod image_transfer;
 mod images;
 mod networks;
 pub mod stream;
