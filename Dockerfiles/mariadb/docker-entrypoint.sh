@@ -6,6 +6,8 @@ set -eu
 data=/var/lib/mysql
 making=$data/.first-boot
 made=$data/.first-boot-complete
+# There while the user's scripts run: the health check does not take their server for the real one.
+first_boot_runs=/run/mysqld/first-boot
 
 die() {
     echo "mariadb: $*" >&2
@@ -67,6 +69,58 @@ accounts() {
     echo 'FLUSH PRIVILEGES;'
 }
 
+# The user's own scripts need a server that knows all of SQL. It runs in the foreground, not reachable from outside, at
+# the end of a pipe whose other end runs the scripts and then asks it to shut down: nothing stays behind.
+own_scripts() {
+    : >"$first_boot_runs"
+    exec 3>&1
+    # Not in a condition: there `set -e` would not count, not even in the scripts.
+    set +e
+    run_scripts | mariadbd --datadir="$making" --skip-networking --log-warnings=0
+    status=$?
+    set -e
+    [ "$status" = 0 ] || die "the server for the scripts in /docker-entrypoint-initdb.d failed (its messages are above)"
+    [ -e "$first_boot_runs.done" ] || die "a script in /docker-entrypoint-initdb.d failed (see above)"
+    exec 3>&-
+    rm -f "$first_boot_runs" "$first_boot_runs.done"
+}
+
+run_scripts() {
+    tries=0
+    until mariadb --user=root --execute='SELECT 1' >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || return 1
+        sleep 0.05
+    done
+    export MARIADB_DATABASE="$database"
+    (
+        set -e
+        for file in /docker-entrypoint-initdb.d/*; do run_script "$file"; done
+        : >"$first_boot_runs.done"
+    ) >&3
+    mariadb --user=root --execute='SHUTDOWN'
+}
+
+run_script() {
+    case $1 in
+    *.sh)
+        echo "mariadb: running $1"
+        # shellcheck disable=SC1090
+        if [ -x "$1" ]; then "$1"; else . "$1"; fi
+        ;;
+    *.sql)
+        echo "mariadb: reading $1"
+        docker_process_sql <"$1"
+        ;;
+    *.sql.gz)
+        echo "mariadb: reading $1"
+        gzip --test "$1"
+        gunzip --stdout "$1" | docker_process_sql
+        ;;
+    *) echo "mariadb: ignoring $1" ;;
+    esac
+}
+
 first_boot() {
     setting MARIADB_ROOT_PASSWORD
     root_password=$value
@@ -99,27 +153,11 @@ first_boot() {
     # The version that these tables are of, as mariadb-install-db notes it for later upgrades.
     mariadbd --version | sed 's/.*Ver \([^ ]*\).*/\1/; s/\([0-9.]*-MariaDB\).*/\1/' | tr -d '\n' >"$making/mysql_upgrade_info"
 
-    export MARIADB_FIRST_BOOT_DIR="$making" MARIADB_DATABASE="$database"
     for file in /docker-entrypoint-initdb.d/*; do
-        case $file in
-        *.sh)
-            echo "mariadb: running $file"
-            # shellcheck disable=SC1090
-            if [ -x "$file" ]; then "$file"; else . "$file"; fi
-            ;;
-        *.sql)
-            echo "mariadb: reading $file"
-            docker_process_sql <"$file" || die "$file failed (see above)"
-            ;;
-        *.sql.gz)
-            echo "mariadb: reading $file"
-            { gunzip -c "$file" || echo "SIGNAL SQLSTATE '45000';"; } | docker_process_sql || die "$file failed (see above)"
-            ;;
-        '/docker-entrypoint-initdb.d/*') ;;
-        *) echo "mariadb: ignoring $file" ;;
-        esac
+        [ -e "$file" ] || continue
+        own_scripts
+        break
     done
-    unset MARIADB_FIRST_BOOT_DIR
     chown -R mysql:mysql "$making"
     sync -f "$making"
     mv "$making" "$made"
@@ -142,6 +180,7 @@ esac
 
 if [ "${1:-}" = mariadbd ]; then
     install -d -o mysql -g mysql /run/mysqld
+    rm -f "$first_boot_runs" "$first_boot_runs.done"
     chown mysql:mysql "$data"
     if [ ! -d "$data/mysql" ] && [ ! -d "$made" ]; then
         first_boot

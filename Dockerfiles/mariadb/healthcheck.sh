@@ -1,6 +1,10 @@
 #!/bin/sh
 # Healthy: the server answers over its socket, InnoDB is up, and one of its tables can be read.
 set -eu
+if [ -e /run/mysqld/first-boot ]; then
+    echo 'the first boot is not over'
+    exit 1
+fi
 answer=$(mariadb --no-defaults --socket=/run/mysqld/mysqld.sock --user=root --connect-timeout=3 --skip-column-names --batch \
     --execute="SELECT support FROM information_schema.engines WHERE engine = 'InnoDB';
                SELECT 'read', COUNT(*) >= 0 FROM mysql.innodb_table_stats" 2>&1) || { echo "$answer"; exit 1; }

@@ -3,6 +3,7 @@
 
 mod blog;
 mod endurance;
+mod entrypoints;
 mod examiner;
 #[path = "../e2e/harness.rs"]
 mod harness;
@@ -41,6 +42,22 @@ fn on_a_given_engine() {
 #[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
 fn kills_during_the_first_boot_on_a_given_engine() {
     endurance::first_boot_survives_kills(&Stack::new(&given(), Client::DockerCompose, None));
+}
+
+#[test]
+#[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
+fn images_by_themselves_on_a_given_engine() {
+    images_by_themselves(&given());
+}
+
+/// The images as users of the official ones start them.
+fn images_by_themselves(host: &str) {
+    let client = entrypoints::Client::new(host);
+    entrypoints::mariadb_refuses_bad_settings(&client);
+    entrypoints::mariadb_quotes(&client);
+    entrypoints::mariadb_runs_scripts(&client);
+    entrypoints::wordpress_refuses_bad_settings(&client);
+    entrypoints::wordpress_without_installation(&client);
 }
 
 fn given() -> String {
