@@ -1,8 +1,35 @@
 //! The builder: a Dockerfile and a context become an image.
+//!
+//! A file is split into instructions (`lines`), these are understood (`command`), ordered into stages (`plan`) and
+//! carried out one after another (`run`, and `stage` for a single stage), each from the image that the one before it
+//! gave (`cache`). COPY and ADD find files (`source`) and put them into place (`place`) without a container.
 
-use crate::{engine::Engine, error::Result};
+mod cache;
+mod command;
+mod config;
+mod failure;
+mod ignore;
+mod lines;
+mod mount;
+mod output;
+mod place;
+mod plan;
+mod run;
+mod source;
+mod stage;
+mod words;
+
+pub use cache::Cache;
+pub use failure::Failure;
+pub use plan::is_own_platform;
+
+use crate::{engine::Engine, image::name::Name};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tokio::sync::mpsc::UnboundedSender;
+
+/// Below the data root: the cache's record, and the contexts of builds under way.
+pub const FOLDER: &str = "build";
+pub const CONTEXTS: &str = "build/contexts";
 
 /// A build as `POST /build` asks for it, validated.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +57,28 @@ pub enum Progress {
     Image { aux: serde_json::Value },
 }
 
-/// Builds and tags the image; its id. What happens is told through `progress`.
-pub async fn build(_engine: &Arc<Engine>, _request: Request, _progress: UnboundedSender<Progress>) -> Result<String> {
-    todo!()
+/// A build whose Dockerfile is understood.
+pub struct Prepared {
+    request: Request,
+    plan: plan::Plan,
+    tags: Vec<Name>,
+}
+
+/// Reads and checks the Dockerfile, and takes out of the context what `.dockerignore` names. Blocking.
+pub fn prepare(request: Request) -> Result<Prepared, Failure> {
+    let tags = request.tags.iter().map(|tag| Name::parse(tag)).collect::<Result<_, _>>()?;
+    let text = source::read_dockerfile(&request.context, &request.dockerfile)?;
+    source::apply_ignore(&request.context)?;
+    let plan = plan::Plan::parse(&text, &request)?;
+    Ok(Prepared { request, plan, tags })
+}
+
+/// Builds and tags the image; its id. What happens is told through `progress`; when nobody listens there any more, the
+/// build is given up, and the command that it runs is killed.
+pub async fn build(
+    engine: &Arc<Engine>,
+    prepared: Prepared,
+    progress: UnboundedSender<Progress>,
+) -> Result<String, Failure> {
+    run::run(engine, prepared, progress).await
 }

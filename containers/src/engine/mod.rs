@@ -31,6 +31,7 @@ pub struct Engine {
 impl Engine {
     /// Opens the state, adopts shims that outlived an earlier daemon, and applies restart policies.
     pub async fn open(config: config::Config) -> Result<Arc<Engine>> {
+        step::sweep(&config).await?;
         let images = Arc::new(image::Store::open(&config.data_root.join("image"))?);
         let engine = Arc::new(Engine {
             networks: Networks::open(&config).await?,

@@ -13,8 +13,8 @@ mod output;
 mod runtime;
 mod serve;
 
-pub use client::{Shim, delete_container, read_exit, spawn};
-pub use serve::serve;
+pub use client::{Shim, delete_container, read_exit, spawn, start_time};
+pub use serve::{mount_overlay, serve};
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};

@@ -104,7 +104,8 @@ fn prepare(config: &Config) -> Result<(UnixListener, SignalFd)> {
     Ok((listener, children))
 }
 
-fn mount_overlay(overlay: &Overlay) -> Result<()> {
+/// Mounts an overlay on its `merged`.
+pub fn mount_overlay(overlay: &Overlay) -> Result<()> {
     let lower: Vec<String> = overlay.lower.iter().map(|path| path.display().to_string()).collect();
     let mut options =
         format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), overlay.upper.display(), overlay.work.display());

@@ -31,11 +31,23 @@ pub fn hosts(record: &Record, folder: &Path, addresses: &[(String, String)]) -> 
         let text = fs::read_to_string("/etc/hosts").unwrap_or_default();
         return fs::write(&path, text).at("write", &path);
     }
+    let name = record.hostname();
+    let names = match record.config.domainname.as_deref().filter(|domain| !domain.is_empty()) {
+        Some(domain) => format!("{name}.{domain} {name}"),
+        None => name,
+    };
+    let extra = record.host_config.extra_hosts.as_deref().unwrap_or_default();
+    fs::write(&path, hosts_text(extra, addresses, &names)?).at("write", &path)
+}
+
+/// What /etc/hosts says in a network namespace of the container's own. `addresses`: of its interfaces, each with its
+/// gateway; `names`: the container's own.
+pub fn hosts_text(extra: &[String], addresses: &[(String, String)], names: &str) -> Result<String> {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
          ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
-    for entry in record.host_config.extra_hosts.iter().flatten() {
+    for entry in extra {
         let (name, address) = extra_host(entry)?;
         let address = match address {
             // Docker's word for the host as the container sees it.
@@ -46,15 +58,10 @@ pub fn hosts(record: &Record, folder: &Path, addresses: &[(String, String)]) -> 
             let _ = writeln!(text, "{address}\t{name}");
         }
     }
-    let domain = record.config.domainname.as_deref().filter(|domain| !domain.is_empty());
     for (address, _) in addresses {
-        let name = record.hostname();
-        let _ = match domain {
-            Some(domain) => writeln!(text, "{address}\t{name}.{domain} {name}"),
-            None => writeln!(text, "{address}\t{name}"),
-        };
+        let _ = writeln!(text, "{address}\t{names}");
     }
-    fs::write(&path, text).at("write", &path)
+    Ok(text)
 }
 
 /// `name:address`; the address may be IPv6.

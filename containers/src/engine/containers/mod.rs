@@ -6,7 +6,7 @@
 
 mod create;
 mod exit;
-mod files;
+pub mod files;
 mod inspect;
 mod list;
 mod logs;

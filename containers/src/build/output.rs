@@ -1,0 +1,105 @@
+//! A RUN's output on its way to the client, and its last lines for the error message.
+
+use super::Progress;
+use std::collections::VecDeque;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Lines that an error shows, and how much of each.
+const LINES: usize = 12;
+const LINE_BYTES: usize = 400;
+
+/// Takes bytes as they come and hands on text: a character cut in two waits for its end.
+pub struct Output {
+    progress: UnboundedSender<Progress>,
+    quiet: bool,
+    /// The beginning of a character.
+    cut: Vec<u8>,
+    lines: VecDeque<String>,
+    /// The last line is not ended.
+    open: bool,
+}
+
+impl Output {
+    pub fn new(progress: UnboundedSender<Progress>, quiet: bool) -> Output {
+        Output { progress, quiet, cut: Vec::new(), lines: VecDeque::new(), open: false }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.cut.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.cut) {
+            Ok(text) => text.len(),
+            // Four bytes are the longest character: more than that at the end is none.
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => self.cut.len(),
+        };
+        let rest = self.cut.split_off(whole);
+        let text = String::from_utf8_lossy(&std::mem::replace(&mut self.cut, rest)).into_owned();
+        self.text(text);
+    }
+
+    /// What is left of a cut character is shown all the same.
+    pub fn end(&mut self) {
+        let text = String::from_utf8_lossy(&std::mem::take(&mut self.cut)).into_owned();
+        self.text(text);
+    }
+
+    fn text(&mut self, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        for piece in text.split_inclusive('\n') {
+            if !self.open {
+                self.lines.push_back(String::new());
+                if self.lines.len() > LINES {
+                    self.lines.pop_front();
+                }
+            }
+            self.open = !piece.ends_with('\n');
+            if let Some(line) = self.lines.back_mut() {
+                let room = LINE_BYTES.saturating_sub(line.len());
+                line.push_str(&piece[..piece.floor_char_boundary(room)]);
+            }
+        }
+        if !self.quiet {
+            // When the client is gone the build ends by itself.
+            let _ = self.progress.send(Progress::Stream { stream: text });
+        }
+    }
+
+    /// The last lines, to go behind a message; empty where there was no output.
+    pub fn tail(&self) -> String {
+        let lines: String = self
+            .lines
+            .iter()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| format!("\n  {}", line.trim_end()))
+            .collect();
+        if lines.is_empty() { lines } else { format!("; its last output:{lines}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_stay_whole_and_the_last_lines_are_kept() {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut output = Output::new(sender, false);
+        output.write("a\nü".as_bytes().split_at(3).0);
+        output.write(&"ü".as_bytes()[1..]);
+        output.write(b"\xff\n");
+        for number in 0..20 {
+            output.write(format!("line {number}\n").as_bytes());
+        }
+        output.end();
+        drop(output.progress.clone());
+        let mut all = String::new();
+        while let Ok(Progress::Stream { stream }) = receiver.try_recv() {
+            all.push_str(&stream);
+        }
+        assert!(all.starts_with("a\nü\u{fffd}\nline 0\n"), "{all}");
+        let tail = output.tail();
+        assert!(tail.starts_with("; its last output:\n  line 8\n") && tail.ends_with("\n  line 19"), "{tail}");
+    }
+}
