@@ -23,12 +23,9 @@ use std::{
     ffi::OsStr,
     fs::{self, File, Metadata, Permissions},
     io::{self, Read},
-    os::{
-        fd::AsRawFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink},
-        },
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink},
     },
     path::{Path, PathBuf},
 };
@@ -117,7 +114,7 @@ impl Placer {
 
     fn made(&self, path: &[u8]) -> io::Result<PathBuf> {
         match self.root.folder(path) {
-            Ok(folder) => return fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd())),
+            Ok(_) => return resolve(&self.root, path),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Err(_) => {}
         }
@@ -138,7 +135,7 @@ impl Placer {
             }
             Err(error) => return Err(error.into()),
         }
-        fs::read_link(format!("/proc/self/fd/{}", self.root.folder(path)?.as_raw_fd()))
+        resolve(&self.root, path)
     }
 
     /// One file, into the folder `target`, or under that name.
@@ -270,4 +267,149 @@ fn number(root: &Root, file: &str, name: &str, kind: &str) -> Result<u32> {
         .find(|fields| fields[0] == name)
         .and_then(|fields| fields.get(2)?.parse().ok())
         .ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::source::find;
+
+    struct Case {
+        _folder: tempfile::TempDir,
+        context: PathBuf,
+        image: PathBuf,
+    }
+
+    /// A context with a few files, and an image whose /bin and /var/run are links.
+    fn case() -> Case {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let (context, image) = (base.join("context"), base.join("image"));
+        for path in ["context/d/bin", "image/usr/bin", "image/run", "image/var", "image/etc", "image/there"] {
+            fs::create_dir_all(base.join(path)).unwrap();
+        }
+        for (path, text) in [
+            ("context/a", "a"),
+            ("context/b", "b"),
+            ("context/d/bin/tool", "tool"),
+            ("context/d/file", "file"),
+            ("image/usr/bin/sh", "sh"),
+            ("image/etc/real", "old"),
+            ("image/etc/passwd", "root:x:0:0::/:\nwww:x:33:34::/:\n"),
+            ("image/etc/group", "root:x:0:\nstaff:x:50:\n"),
+        ] {
+            fs::write(base.join(path), text).unwrap();
+        }
+        symlink("usr/bin", image.join("bin")).unwrap();
+        symlink("/run", image.join("var/run")).unwrap();
+        symlink("/lost", image.join("dangling")).unwrap();
+        symlink("/etc/real", image.join("etc/link")).unwrap();
+        symlink("file", context.join("d/link")).unwrap();
+        Case { _folder: folder, context, image }
+    }
+
+    impl Case {
+        fn copy(&self, sources: &[&str], target: &str) -> Result<()> {
+            self.copy_with(sources, Placing { target: target.into(), ..Placing::default() })
+        }
+
+        fn copy_with(&self, sources: &[&str], placing: Placing) -> Result<()> {
+            let found: Vec<Found> = sources.iter().flat_map(|source| find(&self.context, source).unwrap()).collect();
+            place(&found, &self.image, &placing)
+        }
+
+        fn text(&self, path: &str) -> Option<String> {
+            fs::read_to_string(self.image.join(path)).ok()
+        }
+    }
+
+    #[test]
+    fn a_file_goes_to_a_name_or_into_a_folder() {
+        let case = case();
+        for (target, path) in [
+            ("/x", "x"),
+            ("/new/deep/x", "new/deep/x"),
+            ("/new2/", "new2/a"),
+            ("/there", "there/a"),
+            ("/", "a"),
+            ("/var/run/x", "run/x"),
+            ("/bin/", "usr/bin/a"),
+            ("/dangling/", "lost/a"),
+            ("/etc/link", "etc/real"),
+        ] {
+            case.copy(&["a"], target).unwrap();
+            assert_eq!(case.text(path).as_deref(), Some("a"), "{target}");
+        }
+        let meta = fs::metadata(case.image.join("new/deep")).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o755, 0));
+        assert!(case.image.join("etc/link").is_symlink());
+    }
+
+    #[test]
+    fn a_folder_s_contents_are_merged_and_links_to_folders_stay() {
+        let case = case();
+        fs::create_dir(case.image.join("file")).unwrap();
+        case.copy(&["d"], "/").unwrap();
+        assert_eq!(case.text("usr/bin/tool").as_deref(), Some("tool"));
+        assert_eq!(case.text("usr/bin/sh").as_deref(), Some("sh"));
+        assert!(case.image.join("bin").is_symlink());
+        // A file takes a folder's place; a link is copied as one.
+        assert_eq!(case.text("file").as_deref(), Some("file"));
+        assert_eq!(fs::read_link(case.image.join("link")).unwrap(), Path::new("file"));
+        case.copy(&["a", "d"], "/several/").unwrap();
+        assert_eq!((case.text("several/a"), case.text("several/bin/tool")), (Some("a".into()), Some("tool".into())));
+        let error = case.copy(&["d"], "/etc/real").unwrap_err().to_string();
+        assert!(error.contains("cannot copy to non-directory: /etc/real"), "{error}");
+    }
+
+    #[test]
+    fn owners_are_root_or_those_of_chown() {
+        let case = case();
+        lchown(case.context.join("a"), Some(7), Some(8)).unwrap();
+        let owners = |path: &str| {
+            let meta = fs::symlink_metadata(case.image.join(path)).unwrap();
+            (meta.uid(), meta.gid())
+        };
+        case.copy(&["a"], "/x").unwrap();
+        assert_eq!(owners("x"), (0, 0));
+        case.copy_with(&["a"], Placing { target: "/y".into(), keep_owners: true, ..Placing::default() }).unwrap();
+        assert_eq!(owners("y"), (7, 8));
+        for (chown, expected) in [("www:staff", (33, 50)), ("www", (33, 33)), ("5", (5, 5)), ("5:staff", (5, 50))] {
+            let placing = Placing { target: "/made/z".into(), chown: Some(chown.into()), ..Placing::default() };
+            case.copy_with(&["a"], placing).unwrap();
+            assert_eq!(owners("made/z"), expected, "{chown}");
+        }
+        assert_eq!(owners("made"), (33, 50));
+        let placing = Placing { target: "/z".into(), chown: Some("nobody".into()), ..Placing::default() };
+        let error = case.copy_with(&["a"], placing).unwrap_err().to_string();
+        assert!(error.contains("unable to find user nobody"), "{error}");
+    }
+
+    #[test]
+    fn modes_times_attributes_and_hard_links_are_kept() {
+        let case = case();
+        fs::set_permissions(case.context.join("d/file"), Permissions::from_mode(0o4751)).unwrap();
+        fs::hard_link(case.context.join("d/file"), case.context.join("d/same")).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        File::options().write(true).open(case.context.join("d/file")).unwrap().set_modified(time).unwrap();
+        case.copy(&["d"], "/copy").unwrap();
+        let meta = fs::metadata(case.image.join("copy/file")).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.nlink(), meta.modified().unwrap()), (0o4751, 2, time));
+    }
+
+    #[test]
+    fn only_add_unpacks_and_only_archives() {
+        let case = case();
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        tar.append_dir_all("inside", case.context.join("d")).unwrap();
+        let archive = tar.into_inner().unwrap().finish().unwrap();
+        fs::write(case.context.join("x.tgz"), archive).unwrap();
+        case.copy(&["x.tgz"], "/copied/").unwrap();
+        assert!(case.image.join("copied/x.tgz").is_file());
+        let placing = Placing { target: "/added".into(), unpack: true, ..Placing::default() };
+        case.copy_with(&["x.tgz"], placing.clone()).unwrap();
+        assert_eq!(case.text("added/inside/file").as_deref(), Some("file"));
+        case.copy_with(&["a"], Placing { target: "/plain".into(), ..placing }).unwrap();
+        assert_eq!(case.text("plain").as_deref(), Some("a"));
+    }
 }
