@@ -12,7 +12,9 @@ mod peers;
 mod stack;
 mod webdriver;
 
+use peers::{Kind, Peer};
 use stack::{Client, Stack};
+use std::process::{Command, Stdio};
 
 /// All that is asked of the stack, on an engine that has its images.
 fn whole_life(mut stack: Stack, pictures: &str) {
@@ -58,6 +60,27 @@ fn images_by_themselves(host: &str) {
     entrypoints::mariadb_runs_scripts(&client);
     entrypoints::wordpress_refuses_bad_settings(&client);
     entrypoints::wordpress_without_installation(&client);
+}
+
+#[test]
+#[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
+fn on_podman_from_a_given_engine() {
+    let peer = Peer::start(Kind::Podman);
+    copy_images(&given(), &peer.host());
+    whole_life(Stack::new(&peer.host(), Client::DockerCompose, Some(&peer.machine)), "podman");
+}
+
+/// Takes the stack's images from one engine to another, by `docker save` and `docker load`.
+fn copy_images(from: &str, to: &str) {
+    let mut save = Command::new("docker")
+        .env("DOCKER_HOST", from)
+        .args(["save", "nginx:0.1.0", "mariadb:0.1.0", "wordpress:0.1.0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let load =
+        Command::new("docker").env("DOCKER_HOST", to).arg("load").stdin(save.stdout.take().unwrap()).output().unwrap();
+    assert!(save.wait().unwrap().success() && load.status.success(), "{load:?}");
 }
 
 fn given() -> String {
