@@ -9,6 +9,7 @@ use crate::{
         compression::decompress,
         unpack::{Options, unpack},
     },
+    sys::release_memory,
 };
 use axum::{
     Json, Router,
@@ -68,6 +69,7 @@ async fn build_image(
             lines.send(&error_line(&failure));
         }
         drop(lines);
+        release_memory();
         let path = context.path().to_owned();
         if let Err(error) = blocking(move || context.close().at("remove", &path)).await {
             log::warn!("{error}");
@@ -119,7 +121,7 @@ fn request(parameters: Vec<(String, String)>) -> Result<Request> {
             "q" => request.quiet = is_true(&value),
             // There are no intermediate containers to keep; other images as a source of cached layers are a hint.
             "rm" | "forcerm" | "cachefrom" | "buildid" => {}
-            "pull" if is_true(&value) => return not_there("--pull: pull the base image first"),
+            "pull" => request.pull = is_true(&value),
             "squash" if is_true(&value) => return not_there("--squash"),
             "remote" => return not_there("a remote context (remote=): send it as an archive"),
             "platform" if !is_own_platform(&value) => {
@@ -131,7 +133,7 @@ fn request(parameters: Vec<(String, String)>) -> Result<Request> {
             "version" if value != "1" => {
                 return not_there("BuildKit (version=2): set DOCKER_BUILDKIT=0 for the classic builder");
             }
-            "pull" | "squash" | "platform" | "version" => {}
+            "squash" | "platform" | "version" => {}
             _ if ["0", "false", "null", "[]", "{}", "default"].contains(&value.as_str()) => {}
             _ => return not_there(&format!("the parameter {name}={value}")),
         }
@@ -199,7 +201,6 @@ mod tests {
     fn what_is_not_there_is_refused_by_name() {
         for (name, value) in [
             ("squash", "1"),
-            ("pull", "1"),
             ("platform", "linux/s390x"),
             ("version", "2"),
             ("remote", "https://example.invalid/x.git"),

@@ -47,14 +47,26 @@ pub struct Request {
     pub network: String,
     pub extra_hosts: Vec<String>,
     pub quiet: bool,
+    /// Base images come from their registries, even where the store has them.
+    pub pull: bool,
 }
 
 /// A line of a build's progress, as the API streams it.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(untagged)]
 pub enum Progress {
-    Stream { stream: String },
-    Image { aux: serde_json::Value },
+    Stream {
+        stream: String,
+    },
+    /// Of a pull; `id` names a layer or a tag.
+    Status {
+        status: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    Image {
+        aux: serde_json::Value,
+    },
 }
 
 /// A build whose Dockerfile is understood.

@@ -57,7 +57,7 @@ impl Output {
             self.open = !piece.ends_with('\n');
             if let Some(line) = self.lines.back_mut() {
                 let room = LINE_BYTES.saturating_sub(line.len());
-                line.push_str(&piece[..piece.floor_char_boundary(room)]);
+                line.extend(piece.char_indices().take_while(|(at, _)| *at < room).map(|(_, character)| character));
             }
         }
         if !self.quiet {

@@ -16,7 +16,6 @@ use nix::{
     fcntl::{AT_FDCWD, OFlag},
     sys::stat::{Mode, SFlag, UtimensatFlags, mkdirat, mknod, utimensat},
     sys::time::TimeSpec,
-    unistd::{Gid, Uid},
 };
 use std::{
     collections::HashMap,
@@ -237,7 +236,8 @@ impl Placer {
     }
 }
 
-/// The numbers of `user[:group]` in the image. A user without a group stands for the group of the same number.
+/// The numbers of `user[:group]` in the image. A user alone stands for the group of that name, too, as with dockerd, and
+/// where there is none for the one of that number, as with BuildKit.
 fn look_up(root: &Root, owner: &str) -> Result<(u32, u32)> {
     let (user, group) = match owner.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -246,9 +246,9 @@ fn look_up(root: &Root, owner: &str) -> Result<(u32, u32)> {
     let uid = number(root, "etc/passwd", user, "user")?;
     let gid = match group {
         Some(group) => number(root, "etc/group", group, "group")?,
-        None => uid,
+        None => number(root, "etc/group", user, "group").unwrap_or(uid),
     };
-    Ok((Uid::from_raw(uid).as_raw(), Gid::from_raw(gid).as_raw()))
+    Ok((uid, gid))
 }
 
 fn number(root: &Root, file: &str, name: &str, kind: &str) -> Result<u32> {
@@ -295,8 +295,8 @@ mod tests {
             ("context/d/file", "file"),
             ("image/usr/bin/sh", "sh"),
             ("image/etc/real", "old"),
-            ("image/etc/passwd", "root:x:0:0::/:\nwww:x:33:34::/:\n"),
-            ("image/etc/group", "root:x:0:\nstaff:x:50:\n"),
+            ("image/etc/passwd", "root:x:0:0::/:\nwww:x:33:34::/:\nboth:x:60:61::/:\n"),
+            ("image/etc/group", "root:x:0:\nstaff:x:50:\nboth:x:51:\n"),
         ] {
             fs::write(base.join(path), text).unwrap();
         }
@@ -374,7 +374,9 @@ mod tests {
         assert_eq!(owners("x"), (0, 0));
         case.copy_with(&["a"], Placing { target: "/y".into(), keep_owners: true, ..Placing::default() }).unwrap();
         assert_eq!(owners("y"), (7, 8));
-        for (chown, expected) in [("www:staff", (33, 50)), ("www", (33, 33)), ("5", (5, 5)), ("5:staff", (5, 50))] {
+        for (chown, expected) in
+            [("www:staff", (33, 50)), ("www", (33, 33)), ("both", (60, 51)), ("5", (5, 5)), ("5:staff", (5, 50))]
+        {
             let placing = Placing { target: "/made/z".into(), chown: Some(chown.into()), ..Placing::default() };
             case.copy_with(&["a"], placing).unwrap();
             assert_eq!(owners("made/z"), expected, "{chown}");

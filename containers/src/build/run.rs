@@ -9,12 +9,13 @@ use super::{
 use crate::{
     api::blocking,
     build::Request,
-    engine::Engine,
+    engine::{Engine, events::Kind},
     error::{Context, Error, Result},
-    image::Image,
+    image::{Image, name::Name, registry},
 };
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -88,6 +89,8 @@ pub async fn run(
         let (store, of) = (Arc::clone(&build.engine.images), id.clone());
         let name = tag.tagged();
         blocking(move || store.tag(&of, &name)).await?;
+        let attributes = HashMap::from([("name".to_owned(), tag.tagged())]);
+        build.engine.events.emit(Kind::IMAGE, "tag", &id, attributes);
         build.say(&format!("Successfully tagged {}\n", tag.tagged()));
     }
     if build.request.quiet {
@@ -194,16 +197,25 @@ impl Build {
         Ok(())
     }
 
-    /// An image of the store, by a name or an id.
+    /// An image by a name or an id, pulled where the store does not have it or the client asked for that.
     pub async fn image(&self, name: &str) -> Result<Image> {
         let (store, wanted) = (Arc::clone(&self.engine.images), name.to_owned());
-        blocking(move || store.get(&wanted)).await.map_err(|error| match error {
-            Error::NotFound { .. } => Error::not_found(
-                "image",
-                format!("{name}: the builder does not fetch images; pull, load or import it first"),
-            ),
-            other => other,
-        })
+        let found = blocking(move || store.get(&wanted)).await;
+        let reference = Name::parse(name);
+        match (found, reference) {
+            (Err(Error::NotFound { .. }), Ok(reference)) => self.pull(&reference).await,
+            (Ok(image), Ok(reference)) if self.request.pull && !image.id.contains(name) => self.pull(&reference).await,
+            (found, _) => found,
+        }
+    }
+
+    async fn pull(&self, name: &Name) -> Result<Image> {
+        let pulled = registry::pull(&self.engine.images, name, |status, id| {
+            if !self.request.quiet {
+                self.send(Progress::Status { status: status.to_owned(), id: id.map(str::to_owned) });
+            }
+        });
+        pulled.await.map_err(|error| Error::Failed(format!("No such image: {name}; it could not be pulled: {error}")))
     }
 
     fn warn_of_arguments(&self) {

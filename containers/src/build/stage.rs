@@ -39,7 +39,7 @@ pub struct Stage {
 enum Source {
     Context,
     /// None: a stage without any files.
-    Image(Option<Image>),
+    Image(Box<Option<Image>>),
 }
 
 impl Stage {
@@ -125,7 +125,7 @@ impl Stage {
         // The history's text has every value in it, and the parent all that came before.
         let author = self.document.author.clone().unwrap_or_default();
         let key = cache::key(&[self.parent(), "setting", &text, &author]);
-        if self.from_cache(build, &key).await? {
+        if self.take_cached(build, &key).await? {
             return Ok(());
         }
         self.commit(build, format!("/bin/sh -c {NOT_RUN} {text}"), vec![key], None).await
@@ -159,7 +159,7 @@ impl Stage {
         self.document.config.working_dir = Some(path.clone());
         let text = format!("WORKDIR {path}");
         let key = cache::key(&[self.parent(), "folder", &text]);
-        if self.from_cache(build, &key).await? {
+        if self.take_cached(build, &key).await? {
             return Ok(());
         }
         let diff_id = self.change(build, None, move |merged, _| place::make_folder(merged, &path)).await?;
@@ -185,11 +185,11 @@ impl Stage {
         let mut keys = Vec::new();
         if let Source::Image(image) = &from {
             // The same paths of the same image have the same contents: they need not be read.
-            let id = image.as_ref().map_or("scratch", |image| image.id.as_str());
+            let id = image.as_ref().as_ref().map_or("scratch", |image| image.id.as_str());
             let mut parts = vec![self.parent(), name, &owner, &target, id];
             parts.extend(sources.iter().map(String::as_str));
             let key = cache::key(&parts);
-            if self.from_cache(build, &key).await? {
+            if self.take_cached(build, &key).await? {
                 return Ok(());
             }
             keys.push(key);
@@ -198,7 +198,7 @@ impl Stage {
         let digest = read(build, &from, sources.clone(), move |found| source::digest(found, keep_owners)).await?;
         let text = format!("{name}{owner} {digest} in {target} ");
         let key = cache::key(&[self.parent(), "copy", &text, &keep_owners.to_string()]);
-        if self.from_cache(build, &key).await? {
+        if self.take_cached(build, &key).await? {
             return Ok(());
         }
         keys.push(key);
@@ -221,13 +221,14 @@ impl Stage {
     /// What `--from` names: an earlier stage or an image.
     async fn source(&self, build: &Build, from: &str) -> Result<Source, Failure> {
         let stage = build.plan.source_stage(from, self.index).map_err(Error::Invalid)?;
-        Ok(Source::Image(match stage {
+        let image = match stage {
             None => Some(build.image(from).await?),
             Some(stage) => {
                 let built = build.built.get(&stage).cloned();
                 built.ok_or_else(|| Error::invalid(format!("--from={from}: that stage was not built")))?
             }
-        }))
+        };
+        Ok(Source::Image(Box::new(image)))
     }
 
     /// Changes files in a mounted layer on the stage's image; the new layer, if anything changed. `work` gets the
@@ -252,7 +253,7 @@ impl Stage {
                 return store.commit(&target.upper);
             };
             let beside = store.scratch()?;
-            let source = overlay(&store, from.as_ref(), beside.path())?;
+            let source = overlay(&store, from.as_ref().as_ref(), beside.path())?;
             with_overlays(&[&target, &source], || work(&target.merged, Some(&source.merged)))?;
             store.commit(&target.upper)
         });
@@ -277,7 +278,7 @@ impl Stage {
         };
         let joined = line.join("\0");
         let key = cache::key(&[self.parent(), "run", &arguments.join("\0"), &joined]);
-        if self.from_cache(build, &key).await? {
+        if self.take_cached(build, &key).await? {
             return Ok(());
         }
         for (name, value) in &build.request.build_args {
@@ -343,7 +344,7 @@ impl Stage {
     }
 
     /// Takes the step's result from an earlier build, if there is one.
-    async fn from_cache(&mut self, build: &Build, key: &str) -> Result<bool, Failure> {
+    async fn take_cached(&mut self, build: &Build, key: &str) -> Result<bool, Failure> {
         let Some(image) = build.cached(key).await? else { return Ok(false) };
         build.say(&format!(" ---> Using cache\n ---> {}\n", short(&image.id)));
         self.document = image.document.clone();
@@ -402,7 +403,7 @@ async fn read<T: Send + 'static>(
     let (store, image) = (Arc::clone(&build.engine.images), image.clone());
     let result = blocking(move || {
         let folder = store.scratch()?;
-        let mounted = overlay(&store, image.as_ref(), folder.path())?;
+        let mounted = overlay(&store, image.as_ref().as_ref(), folder.path())?;
         let result = with_overlays(&[&mounted], || work(&find(&mounted.merged, &sources)?));
         let path = folder.path().to_owned();
         folder.close().at("remove", &path)?;
