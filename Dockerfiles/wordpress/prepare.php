@@ -54,6 +54,9 @@ function settings_file(array $db, ?string $url): string
         'WP_DEBUG' => !in_array(strtolower(setting('WORDPRESS_DEBUG', '')), ['', '0', 'false', 'no', 'off'], true),
         'WP_DEBUG_DISPLAY' => false,
     ];
+    if (setting('WORDPRESS_REDIS_HOST') !== null) {
+        $constants += ['WORDPRESS_REDIS_HOST' => setting('WORDPRESS_REDIS_HOST')];
+    }
     if ($url !== null) {
         $constants += ['WP_HOME' => $url, 'WP_SITEURL' => $url];
     }
@@ -127,6 +130,19 @@ function connect(array $db): mysqli
     }
 }
 
+/** The object cache in Redis is a file in wp-content: there while it is asked for; another one is left alone. */
+function object_cache(bool $wanted): void
+{
+    $ours = file_get_contents('/usr/src/object-cache.php');
+    $path = SITE . '/wp-content/object-cache.php';
+    $there = @file_get_contents($path);
+    if ($wanted && $there === false) {
+        write($path, $ours);
+    } elseif (!$wanted && $there === $ours) {
+        unlink($path);
+    }
+}
+
 /** The installation is one transaction: its last effect, as all of them, is there or nothing is. */
 function is_installed(mysqli $database, string $prefix): bool
 {
@@ -183,6 +199,7 @@ write(RUNTIME . '/settings.php', settings_file($db, $url));
 if (!file_exists(SITE . '/wp-config.php')) {
     write(SITE . '/wp-config.php', config_file());
 }
+object_cache(setting('WORDPRESS_REDIS_HOST') !== null);
 
 become_the_sites_user();
 $database = connect($db);

@@ -210,7 +210,7 @@ fn database(stack: &Stack) {
 /// No password anywhere but in its file and in the process that needs it.
 fn secrets(stack: &Stack) {
     let secrets = stack.secrets();
-    assert_eq!(secrets.len(), 4);
+    assert_eq!(secrets.len(), 5);
     let clean = |what: &str, text: &str| {
         for secret in &secrets {
             assert!(!text.contains(secret.as_str()), "a password in {what}");

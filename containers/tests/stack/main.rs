@@ -9,6 +9,7 @@ mod examiner;
 mod harness;
 #[path = "../e2e/peers.rs"]
 mod peers;
+mod profiles;
 mod stack;
 mod webdriver;
 
@@ -44,6 +45,12 @@ fn on_a_given_engine() {
 #[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
 fn kills_during_the_first_boot_on_a_given_engine() {
     endurance::first_boot_survives_kills(&Stack::new(&given(), Client::DockerCompose, None));
+}
+
+#[test]
+#[ignore = "needs an engine in INCEPTION_TEST_DOCKER_HOST"]
+fn profiles_on_a_given_engine() {
+    profiles::all(&Stack::new(&given(), Client::DockerCompose, None));
 }
 
 #[test]

@@ -64,10 +64,7 @@ impl<'a> Stack<'a> {
             folder,
         };
         stack.setup(&[]).ok();
-        let settings = fs::read_to_string(stack.file(".env")).unwrap();
-        let settings =
-            settings.replace("COMPOSE_PROJECT_NAME=inception", &format!("COMPOSE_PROJECT_NAME={}", stack.project));
-        fs::write(stack.file(".env"), settings).unwrap();
+        stack.set("COMPOSE_PROJECT_NAME", &stack.project);
         stack
     }
 
@@ -91,6 +88,13 @@ impl<'a> Stack<'a> {
         let settings = fs::read_to_string(self.file(".env")).unwrap();
         let line = settings.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_else(|| panic!("{name} in .env")).to_string()
+    }
+
+    /// Changes a setting, as a person would in an editor.
+    pub fn set(&self, name: &str, value: &str) {
+        let settings = fs::read_to_string(self.file(".env")).unwrap();
+        let old = format!("{name}={}\n", self.setting(name));
+        fs::write(self.file(".env"), settings.replace(&old, &format!("{name}={value}\n"))).unwrap();
     }
 
     pub fn secret(&self, name: &str) -> String {
