@@ -90,11 +90,11 @@ impl<'a> Expander<'a> {
                     let value = self.variable()?;
                     value.chars().for_each(|character| out.push(character));
                 }
-                // An escape at the very end stands for itself.
-                _ if character == self.escape => match self.rest.next() {
-                    Some(next) => out.quoted(next.encode_utf8(&mut [0; 4])),
-                    None => out.push(character),
-                },
+                // An escape at the very end stands for nothing.
+                _ if character == self.escape => {
+                    let next = self.rest.next().map(String::from);
+                    out.quoted(&next.unwrap_or_default());
+                }
                 _ => out.push(character),
             }
         }
@@ -191,9 +191,15 @@ impl<'a> Expander<'a> {
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        // A single digit or sign is a shell's own parameter: never set here.
-        if let Some(sign) = self.rest.next_if(|next| next.is_ascii_digit() || "@*#?-$!".contains(*next)) {
+        // A number or a sign is a shell's own parameter: never set here.
+        if let Some(sign) = self.rest.next_if(|next| "@*#?-$!".contains(*next)) {
             name.push(sign);
+            return name;
+        }
+        while let Some(digit) = self.rest.next_if(char::is_ascii_digit) {
+            name.push(digit);
+        }
+        if !name.is_empty() {
             return name;
         }
         while let Some(character) = self.rest.next_if(|next| next.is_ascii_alphanumeric() || *next == '_') {
@@ -326,7 +332,9 @@ mod tests {
             ("\"a\\b\\\\\\\"\"", "a\\b\\\""),
             ("'a\\'b", "a\\b"),
             ("a\\ b", "a b"),
-            ("x\\", "x\\"),
+            ("x\\", "x"),
+            ("$12x", "x"),
+            ("${12:-d}", "d"),
             ("$", "$"),
             ("$/x", "$/x"),
             ("$1x", "x"),
