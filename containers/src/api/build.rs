@@ -2,7 +2,7 @@
 
 use super::{blocking, stream};
 use crate::{
-    build::{self, Cache, Failure, Prepared, Request, is_own_platform},
+    build::{self, Cache, Prepared, Progress, Request, is_own_platform},
     engine::Engine,
     error::{Context, Error, Result},
     image::{
@@ -15,19 +15,24 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Query, State},
-    response::Response,
+    http::header,
+    response::{IntoResponse, Response},
     routing::post,
 };
+use futures_util::{StreamExt, stream::poll_fn};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{
     fs::{self, DirBuilder},
-    io::Read,
+    io::{self, Read},
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
 };
 use tokio::sync::mpsc;
+
+/// Pieces of output that wait for the client before the build does.
+const PIECES: usize = 64;
 
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new().route("/build", post(build_image)).route("/build/prune", post(prune))
@@ -44,46 +49,28 @@ async fn build_image(
     let root = engine.config.data_root.join(build::CONTEXTS);
     let archive = stream::reader(body);
     let (context, prepared) = blocking(move || prepare(&root, archive, request)).await?;
-    let (lines, response) = stream::lines();
-    let (sender, mut progress) = mpsc::unbounded_channel();
-    let sink = lines.clone();
-    let forward = tokio::spawn(async move {
-        loop {
-            let next = tokio::select! {
-                next = progress.recv() => next,
-                // The client is gone: the build learns it by the loss of its listener.
-                () = sink.closed() => None,
-            };
-            let Some(next) = next else { break };
-            sink.send(&next);
-        }
-    });
+    let (sender, mut progress) = mpsc::channel::<Progress>(PIECES);
+    let body = Body::from_stream(poll_fn(move |context| progress.poll_recv(context)).map(|progress| line(&progress)));
     tokio::spawn(async move {
-        let result = build::build(&engine, prepared, sender).await;
-        // All that the build said comes before its error.
-        if let Err(error) = forward.await {
-            log::error!("stream a build's progress: {error}");
-        }
-        if let Err(failure) = result {
+        if let Err(failure) = build::build(&engine, prepared, sender.clone()).await {
             log::info!("build: {failure}");
-            lines.send(&error_line(&failure));
+            // When the client is gone, nobody is left to be told.
+            let _ = sender.send(Progress::from(&failure)).await;
         }
-        drop(lines);
+        drop(sender);
         release_memory();
         let path = context.path().to_owned();
         if let Err(error) = blocking(move || context.close().at("remove", &path)).await {
             log::warn!("{error}");
         }
     });
-    Ok(response)
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn error_line(failure: &Failure) -> Value {
-    let message = failure.to_string();
-    match failure.code() {
-        Some(code) => json!({ "errorDetail": { "code": code, "message": message }, "error": message }),
-        None => json!({ "errorDetail": { "message": message }, "error": message }),
-    }
+fn line(progress: &Progress) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(progress)?;
+    line.extend_from_slice(b"\r\n");
+    Ok(line)
 }
 
 /// Unpacks the context and reads its Dockerfile.

@@ -25,7 +25,7 @@ pub use plan::is_own_platform;
 
 use crate::{engine::Engine, image::name::Name};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 /// Below the data root: the cache's record, and the contexts of builds under way.
 pub const FOLDER: &str = "build";
@@ -67,6 +67,27 @@ pub enum Progress {
     Image {
         aux: serde_json::Value,
     },
+    /// The end of a build that failed.
+    Failed {
+        #[serde(rename = "errorDetail")]
+        detail: Detail,
+        error: String,
+    },
+}
+
+/// What went wrong, as clients read it; `code` is what they exit with.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Detail {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    pub message: String,
+}
+
+impl From<&Failure> for Progress {
+    fn from(failure: &Failure) -> Progress {
+        let message = failure.to_string();
+        Progress::Failed { error: message.clone(), detail: Detail { code: failure.code(), message } }
+    }
 }
 
 /// A build whose Dockerfile is understood.
@@ -85,12 +106,8 @@ pub fn prepare(request: Request) -> Result<Prepared, Failure> {
     Ok(Prepared { request, plan, tags })
 }
 
-/// Builds and tags the image; its id. What happens is told through `progress`; when nobody listens there any more, the
-/// build is given up, and the command that it runs is killed.
-pub async fn build(
-    engine: &Arc<Engine>,
-    prepared: Prepared,
-    progress: UnboundedSender<Progress>,
-) -> Result<String, Failure> {
+/// Builds and tags the image; its id. What happens is told through `progress`; a build waits for a listener that does
+/// not keep up. When nobody listens any more it is given up, and the command that it runs is killed.
+pub async fn build(engine: &Arc<Engine>, prepared: Prepared, progress: Sender<Progress>) -> Result<String, Failure> {
     run::run(engine, prepared, progress).await
 }

@@ -2,7 +2,7 @@
 
 use super::Progress;
 use std::collections::VecDeque;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 /// Lines that an error shows, and how much of each.
 const LINES: usize = 12;
@@ -10,7 +10,7 @@ const LINE_BYTES: usize = 400;
 
 /// Takes bytes as they come and hands on text: a character cut in two waits for its end.
 pub struct Output {
-    progress: UnboundedSender<Progress>,
+    progress: Sender<Progress>,
     quiet: bool,
     /// The beginning of a character.
     cut: Vec<u8>,
@@ -20,11 +20,11 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(progress: UnboundedSender<Progress>, quiet: bool) -> Output {
+    pub fn new(progress: Sender<Progress>, quiet: bool) -> Output {
         Output { progress, quiet, cut: Vec::new(), lines: VecDeque::new(), open: false }
     }
 
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub async fn write(&mut self, bytes: &[u8]) {
         self.cut.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.cut) {
             Ok(text) => text.len(),
@@ -34,16 +34,16 @@ impl Output {
         };
         let rest = self.cut.split_off(whole);
         let text = String::from_utf8_lossy(&std::mem::replace(&mut self.cut, rest)).into_owned();
-        self.text(text);
+        self.text(text).await;
     }
 
     /// What is left of a cut character is shown all the same.
-    pub fn end(&mut self) {
+    pub async fn end(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.cut)).into_owned();
-        self.text(text);
+        self.text(text).await;
     }
 
-    fn text(&mut self, text: String) {
+    async fn text(&mut self, text: String) {
         if text.is_empty() {
             return;
         }
@@ -62,7 +62,7 @@ impl Output {
         }
         if !self.quiet {
             // When the client is gone the build ends by itself.
-            let _ = self.progress.send(Progress::Stream { stream: text });
+            let _ = self.progress.send(Progress::Stream { stream: text }).await;
         }
     }
 
@@ -82,18 +82,17 @@ impl Output {
 mod tests {
     use super::*;
 
-    #[test]
-    fn characters_stay_whole_and_the_last_lines_are_kept() {
-        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    #[tokio::test]
+    async fn characters_stay_whole_and_the_last_lines_are_kept() {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(99);
         let mut output = Output::new(sender, false);
-        output.write("a\nü".as_bytes().split_at(3).0);
-        output.write(&"ü".as_bytes()[1..]);
-        output.write(b"\xff\n");
+        output.write("a\nü".as_bytes().split_at(3).0).await;
+        output.write(&"ü".as_bytes()[1..]).await;
+        output.write(b"\xff\n").await;
         for number in 0..20 {
-            output.write(format!("line {number}\n").as_bytes());
+            output.write(format!("line {number}\n").as_bytes()).await;
         }
-        output.end();
-        drop(output.progress.clone());
+        output.end().await;
         let mut all = String::new();
         while let Ok(Progress::Stream { stream }) = receiver.try_recv() {
             all.push_str(&stream);

@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 /// Variables that a build passes to RUN without an ARG, and that take no part in the cache: they name proxies.
 pub const PROXIES: [&str; 10] = [
@@ -40,7 +40,7 @@ pub struct Build {
     pub request: Request,
     pub plan: Plan,
     cache: Arc<Mutex<Cache>>,
-    progress: UnboundedSender<Progress>,
+    progress: Sender<Progress>,
     number: usize,
     total: usize,
     /// Build arguments that an ARG took up.
@@ -50,11 +50,7 @@ pub struct Build {
 }
 
 /// Builds; see [`super::build`].
-pub async fn run(
-    engine: &Arc<Engine>,
-    prepared: Prepared,
-    progress: UnboundedSender<Progress>,
-) -> Result<String, Failure> {
+pub async fn run(engine: &Arc<Engine>, prepared: Prepared, progress: Sender<Progress>) -> Result<String, Failure> {
     let Prepared { request, plan, tags } = prepared;
     let folder = engine.config.data_root.join(super::FOLDER);
     let cache = blocking(move || Cache::open(&folder)).await?;
@@ -71,7 +67,7 @@ pub async fn run(
         built: BTreeMap::new(),
     };
     for step in build.plan.meta.clone() {
-        build.announce(&step.text)?;
+        build.announce(&step.text).await?;
         if let Command::Arg(pairs) = &step.command {
             build.consumed.extend(pairs.iter().map(|(name, _)| name.clone()));
         }
@@ -82,19 +78,19 @@ pub async fn run(
     let file = build.request.dockerfile.clone();
     let image = build.built.remove(&build.plan.target).flatten();
     let id = image.ok_or_else(|| Failure::at(&file, 0, "No image was generated. Is your Dockerfile empty?"))?.id;
-    build.warn_of_arguments();
-    build.send(Progress::Image { aux: serde_json::json!({ "ID": id }) });
-    build.say(&format!("Successfully built {}\n", short(&id)));
+    build.warn_of_arguments().await;
+    build.send(Progress::Image { aux: serde_json::json!({ "ID": id }) }).await;
+    build.say(&format!("Successfully built {}\n", short(&id))).await;
     for tag in tags {
         let (store, of) = (Arc::clone(&build.engine.images), id.clone());
         let name = tag.tagged();
         blocking(move || store.tag(&of, &name)).await?;
         let attributes = HashMap::from([("name".to_owned(), tag.tagged())]);
         build.engine.events.emit(Kind::IMAGE, "tag", &id, attributes);
-        build.say(&format!("Successfully tagged {}\n", tag.tagged()));
+        build.say(&format!("Successfully tagged {}\n", tag.tagged())).await;
     }
     if build.request.quiet {
-        build.send(Progress::Stream { stream: format!("{id}\n") });
+        build.send(Progress::Stream { stream: format!("{id}\n") }).await;
     }
     Ok(id)
 }
@@ -106,30 +102,30 @@ pub fn short(id: &str) -> &str {
 }
 
 impl Build {
-    fn send(&self, progress: Progress) {
+    async fn send(&self, progress: Progress) {
         // Nobody may be there to hear it: `announce` notices.
-        let _ = self.progress.send(progress);
+        let _ = self.progress.send(progress).await;
     }
 
     /// Tells the client, unless it asked for quiet.
-    pub fn say(&self, text: &str) {
+    pub async fn say(&self, text: &str) {
         if !self.request.quiet {
-            self.send(Progress::Stream { stream: text.to_owned() });
+            self.send(Progress::Stream { stream: text.to_owned() }).await;
         }
     }
 
     /// For output that comes from elsewhere, and to learn that the client is gone.
-    pub fn progress(&self) -> &UnboundedSender<Progress> {
+    pub fn progress(&self) -> &Sender<Progress> {
         &self.progress
     }
 
     /// Begins a step; an error when the client is gone.
-    pub fn announce(&mut self, text: &str) -> Result<()> {
+    pub async fn announce(&mut self, text: &str) -> Result<()> {
         if self.progress.is_closed() {
             return Err(Error::Failed("the client is gone: the build is given up".into()));
         }
         self.number += 1;
-        self.say(&format!("Step {}/{} : {text}\n", self.number, self.total));
+        self.say(&format!("Step {}/{} : {text}\n", self.number, self.total)).await;
         Ok(())
     }
 
@@ -162,7 +158,7 @@ impl Build {
         let file = self.request.dockerfile.clone();
         let source = self.plan.stages[index].clone();
         let located = |failure: Failure, step: &Step| failure.located(&file, step.line, Some(&step.text));
-        self.announce(&source.text)?;
+        self.announce(&source.text).await?;
         let base = match &source.base {
             Base::Scratch => None,
             Base::Stage(base) => self.built.get(base).cloned().flatten(),
@@ -172,24 +168,24 @@ impl Build {
                     .map_err(|error| Failure::from(error).located(&file, source.line, Some(&source.text)))?,
             ),
         };
-        self.say(&format!(" ---> {}\n", base.as_ref().map(|image| short(&image.id)).unwrap_or_default()));
+        self.say(&format!(" ---> {}\n", base.as_ref().map(|image| short(&image.id)).unwrap_or_default())).await;
         let mut stage = Stage::new(index, base);
         let triggers = stage.triggers(&file, source.line, self.plan.escape)?;
         if !triggers.is_empty() {
             let plural = if triggers.len() == 1 { "" } else { "s" };
-            self.say(&format!("# Executing {} build trigger{plural}\n", triggers.len()));
+            self.say(&format!("# Executing {} build trigger{plural}\n", triggers.len())).await;
         }
         for step in &triggers {
             stage.step(self, &step.command).await.map_err(|failure| located(failure, step))?;
         }
         for step in &source.steps {
-            self.announce(&step.text)?;
+            self.announce(&step.text).await?;
             stage.step(self, &step.command).await.map_err(|failure| located(failure, step))?;
         }
         if index == self.plan.target && !self.request.labels.is_empty() {
             let labels = self.request.labels.clone();
             let text: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            self.announce(&format!("LABEL {}", text.join(" ")))?;
+            self.announce(&format!("LABEL {}", text.join(" "))).await?;
             stage.labels(self, labels).await?;
         }
         let image = stage.finish(self).await?;
@@ -212,13 +208,15 @@ impl Build {
     async fn pull(&self, name: &Name) -> Result<Image> {
         let pulled = registry::pull(&self.engine.images, name, |status, id| {
             if !self.request.quiet {
-                self.send(Progress::Status { status: status.to_owned(), id: id.map(str::to_owned) });
+                // A client that does not keep up misses a line of no consequence.
+                let _ =
+                    self.progress.try_send(Progress::Status { status: status.to_owned(), id: id.map(str::to_owned) });
             }
         });
         pulled.await.map_err(|error| Error::Failed(format!("No such image: {name}; it could not be pulled: {error}")))
     }
 
-    fn warn_of_arguments(&self) {
+    async fn warn_of_arguments(&self) {
         let unused: Vec<&str> = self
             .request
             .build_args
@@ -227,7 +225,7 @@ impl Build {
             .filter(|name| !self.consumed.contains(*name) && !PROXIES.contains(name))
             .collect();
         if !unused.is_empty() {
-            self.say(&format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")));
+            self.say(&format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))).await;
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
 use bollard_stubs::models::ContainerConfig;
 use chrono::Utc;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
+use tokio::sync::mpsc;
 
 /// What an image without a PATH gets, as with Docker.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -311,7 +312,7 @@ impl Stage {
         let (store, image, path) = (Arc::clone(&build.engine.images), self.image.clone(), folder.path().to_owned());
         let overlay = blocking(move || overlay(&store, image.as_ref(), &path)).await?;
         let upper = overlay.upper.clone();
-        build.say(&format!(" ---> Running in {}\n", short(&id)));
+        build.say(&format!(" ---> Running in {}\n", short(&id))).await;
         let mut output = Output::new(build.progress().clone(), build.request.quiet);
         let step = step::Step {
             id: &id,
@@ -321,8 +322,14 @@ impl Stage {
             extra_hosts: &build.request.extra_hosts,
             volumes: self.document.config.volumes.as_deref().unwrap_or_default(),
         };
-        let code = step::run(&build.engine, step, |bytes| output.write(bytes), build.progress().closed()).await;
-        output.end();
+        let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(8);
+        let shown = async {
+            while let Some(bytes) = pieces.recv().await {
+                output.write(&bytes).await;
+            }
+            output.end().await;
+        };
+        let (code, ()) = tokio::join!(step::run(&build.engine, step, sender, build.progress().closed()), shown);
         let code = match code {
             Ok(code) => code,
             Err(error) => {
@@ -339,14 +346,14 @@ impl Stage {
         let store = Arc::clone(&build.engine.images);
         let diff_id = blocking(move || store.commit(&upper)).await?;
         build.discard(folder).await?;
-        build.say(&format!("Removing intermediate container {}\n", short(&id)));
+        build.say(&format!("Removing intermediate container {}\n", short(&id))).await;
         Ok(diff_id)
     }
 
     /// Takes the step's result from an earlier build, if there is one.
     async fn take_cached(&mut self, build: &Build, key: &str) -> Result<bool, Failure> {
         let Some(image) = build.cached(key).await? else { return Ok(false) };
-        build.say(&format!(" ---> Using cache\n ---> {}\n", short(&image.id)));
+        build.say(&format!(" ---> Using cache\n ---> {}\n", short(&image.id))).await;
         self.document = image.document.clone();
         self.image = Some(image);
         Ok(true)
@@ -374,7 +381,7 @@ impl Stage {
         let parent = self.image.as_ref().map(|image| image.id.clone());
         let image = blocking(move || store.create(&document, parent.as_deref())).await?;
         build.remember(keys, &image.id).await?;
-        build.say(&format!(" ---> {}\n", short(&image.id)));
+        build.say(&format!(" ---> {}\n", short(&image.id))).await;
         self.image = Some(image);
         Ok(())
     }

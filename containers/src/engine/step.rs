@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     path::{Component, Path, PathBuf},
 };
-use tokio::{io::AsyncReadExt, net::UnixStream};
+use tokio::{io::AsyncReadExt, net::UnixStream, sync::mpsc};
 
 /// A command and what it runs on.
 pub struct Step<'a> {
@@ -38,12 +38,13 @@ const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
 /// The specification of a shim, by which [`sweep`] finds it.
 const SHIM_FILE: &str = "shim.json";
 
-/// Runs a step's command; its exit code. Output goes to `output` as it comes. When `cancelled` is ready the command is
+/// Runs a step's command; its exit code. Output goes to `output` as it comes, and waits
+/// where that is full. When `cancelled` is ready the command is
 /// killed, and that is an error. `upper` then holds what the command changed, without the mount points of the runtime.
 pub async fn run(
     engine: &Engine,
     mut step: Step<'_>,
-    output: impl FnMut(&[u8]),
+    output: mpsc::Sender<Vec<u8>>,
     cancelled: impl Future<Output = ()>,
 ) -> Result<i32> {
     let folder = Folder::make(&engine.config.exec_root, step.id)?;
@@ -229,7 +230,13 @@ fn prepare(
 }
 
 /// From the shim's birth to the command's end.
-async fn drive(engine: &Engine, step: &Step<'_>, shim: &Shim, folder: &Path, output: impl FnMut(&[u8])) -> Result<i32> {
+async fn drive(
+    engine: &Engine,
+    step: &Step<'_>,
+    shim: &Shim,
+    folder: &Path,
+    output: mpsc::Sender<Vec<u8>>,
+) -> Result<i32> {
     // The runtime makes the container while its network is made.
     let (created, networked) = tokio::join!(shim.created(), join_network(engine, step, shim, folder));
     created?;
@@ -272,7 +279,7 @@ async fn join_network(engine: &Engine, step: &Step<'_>, shim: &Shim, folder: &Pa
 }
 
 /// Hands on what comes in Docker's frames: one byte that names the stream, three of zeros, four of length, the bytes.
-async fn copy_output(mut stream: UnixStream, mut output: impl FnMut(&[u8])) -> Result<()> {
+async fn copy_output(mut stream: UnixStream, output: mpsc::Sender<Vec<u8>>) -> Result<()> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         let mut header = [0; 8];
@@ -287,7 +294,8 @@ async fn copy_output(mut stream: UnixStream, mut output: impl FnMut(&[u8])) -> R
             if count == 0 {
                 return Ok(());
             }
-            output(&buffer[..count]);
+            // Whoever listened may be gone; then `cancelled` ends the command.
+            let _ = output.send(buffer[..count].to_vec()).await;
             left -= count;
         }
     }
