@@ -10,6 +10,7 @@ mod harness;
 #[path = "../e2e/peers.rs"]
 mod peers;
 mod profiles;
+mod settings;
 mod stack;
 mod webdriver;
 
