@@ -2,6 +2,7 @@
 //! mounted on the host, not even by SIGKILL.
 
 use crate::{
+    cli::DEEP_STACK,
     error::{Context, Error, Result},
     image::{Image, Store},
     shim::{Overlay, mount_overlay},
@@ -15,12 +16,13 @@ use std::{
     fs::{self, DirBuilder, Permissions},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread::Builder,
 };
 
 /// Runs `work` in a thread that has `overlays` mounted; files that it makes have exactly the modes that it asks for.
 pub fn with_overlays<T: Send>(overlays: &[&Overlay], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
+        let thread = Builder::new().name("overlays".into()).stack_size(DEEP_STACK).spawn_scoped(scope, || {
             // The umask belongs to the same structure as the root and the working directory: no other thread's changes.
             unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).doing("make a mount namespace")?;
             umask(Mode::empty());
@@ -35,6 +37,7 @@ pub fn with_overlays<T: Send>(overlays: &[&Overlay], work: impl FnOnce() -> Resu
             }
             result
         });
+        let thread = thread.doing("start a thread")?;
         thread.join().unwrap_or_else(|_| Err(Error::Failed("the thread that copies files ended by a panic".into())))
     })
 }

@@ -272,7 +272,7 @@ fn number(root: &Root, file: &str, name: &str, kind: &str) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::source::find;
+    use crate::build::source::{CONTEXT, find};
 
     struct Case {
         _folder: tempfile::TempDir,
@@ -314,7 +314,8 @@ mod tests {
         }
 
         fn copy_with(&self, sources: &[&str], placing: Placing) -> Result<()> {
-            let found: Vec<Found> = sources.iter().flat_map(|source| find(&self.context, source).unwrap()).collect();
+            let found: Vec<Found> =
+                sources.iter().flat_map(|source| find(&self.context, CONTEXT, source).unwrap()).collect();
             place(&found, &self.image, &placing)
         }
 

@@ -81,12 +81,16 @@ pub fn resolve(root: &Root, path: &[u8]) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// What a source of COPY or ADD names below `folder`: a path, or a pattern of Go's filepath.Match.
-pub fn find(folder: &Path, source: &str) -> Result<Vec<Found>> {
+/// Where sources are looked for, for the error's sake.
+pub const CONTEXT: &str = "build context or excluded by .dockerignore";
+
+/// What a source of COPY or ADD names below `folder`: a path, or a pattern of Go's filepath.Match. `place` says what the
+/// folder is.
+pub fn find(folder: &Path, place: &str, source: &str) -> Result<Vec<Found>> {
     let missing = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::invalid(format!(
-            "file not found in build context or excluded by .dockerignore: stat {source}: file does not exist"
-        )),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            Error::invalid(format!("file not found in {place}: stat {source}: file does not exist"))
+        }
         _ => Error::Io { doing: format!("look up {source}"), source: error },
     };
     let root = Root::open(folder).at("open", folder)?;
@@ -267,7 +271,7 @@ mod tests {
             let path = found.path.strip_prefix(&root).unwrap().display().to_string();
             format!("{path}={}", String::from_utf8(found.name).unwrap())
         };
-        Ok(find(folder, source)?.into_iter().map(name).collect())
+        Ok(find(folder, CONTEXT, source)?.into_iter().map(name).collect())
     }
 
     #[test]
@@ -308,7 +312,7 @@ mod tests {
     #[test]
     fn the_digest_is_of_contents_names_and_modes_not_of_times() {
         let one = context();
-        let of = |folder: &tempfile::TempDir| digest(&find(folder.path(), "d").unwrap(), false).unwrap();
+        let of = |folder: &tempfile::TempDir| digest(&find(folder.path(), CONTEXT, "d").unwrap(), false).unwrap();
         let before = of(&one);
         assert!(before.starts_with("dir:"));
         assert_eq!(of(&context()), before);

@@ -206,8 +206,11 @@ impl Stage {
         let placing = Placing { target, chown, keep_owners, unpack: copy.add };
         let context = build.request.context.clone();
         let diff_id = self
-            .change(build, Some(&from), move |merged, source| {
-                let found = find(source.unwrap_or(&context), &sources)?;
+            .change(build, Some(&from), move |merged, from| {
+                let found = match from {
+                    Some(image) => find(image, "the image", &sources)?,
+                    None => find(&context, source::CONTEXT, &sources)?,
+                };
                 if found.len() > 1 && !placing.target.ends_with('/') {
                     return Err(Error::invalid(format!(
                         "When using {name} with more than one source file, the destination must be a directory and end with a /"
@@ -388,10 +391,10 @@ impl Stage {
 }
 
 /// Every source of one COPY, in order.
-fn find(folder: &Path, sources: &[String]) -> Result<Vec<Found>> {
+fn find(folder: &Path, place: &str, sources: &[String]) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for source in sources {
-        found.extend(source::find(folder, source)?);
+        found.extend(source::find(folder, place, source)?);
     }
     Ok(found)
 }
@@ -405,13 +408,13 @@ async fn read<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let context = build.request.context.clone();
     let Source::Image(image) = from else {
-        return Ok(blocking(move || work(&find(&context, &sources)?)).await?);
+        return Ok(blocking(move || work(&find(&context, source::CONTEXT, &sources)?)).await?);
     };
     let (store, image) = (Arc::clone(&build.engine.images), image.clone());
     let result = blocking(move || {
         let folder = store.scratch()?;
         let mounted = overlay(&store, image.as_ref().as_ref(), folder.path())?;
-        let result = with_overlays(&[&mounted], || work(&find(&mounted.merged, &sources)?));
+        let result = with_overlays(&[&mounted], || work(&find(&mounted.merged, "the image", &sources)?));
         let path = folder.path().to_owned();
         folder.close().at("remove", &path)?;
         result

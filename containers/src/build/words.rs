@@ -41,10 +41,14 @@ pub fn expand_split(text: &str, escape: char, lookup: Lookup) -> Result<Vec<Stri
     Ok(Expander::run(text, escape, lookup)?.words)
 }
 
+/// Substitutions inside of substitutions; more is no Dockerfile that anybody wrote.
+const DEPTH_MAX: usize = 50;
+
 struct Expander<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     escape: char,
     lookup: Lookup<'a>,
+    depth: usize,
 }
 
 /// Text so far, whole and as words.
@@ -72,7 +76,7 @@ impl Out {
 
 impl<'a> Expander<'a> {
     fn run(text: &'a str, escape: char, lookup: Lookup<'a>) -> Result<Out, String> {
-        let mut expander = Expander { rest: text.chars().peekable(), escape, lookup };
+        let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0 };
         let mut out = expander.until(None).map_err(|error| format!("{error} in {text:?}"))?;
         out.words.extend(out.word.take());
         Ok(out)
@@ -139,6 +143,16 @@ impl<'a> Expander<'a> {
 
     /// What follows a `$`.
     fn variable(&mut self) -> Result<String, String> {
+        if self.depth == DEPTH_MAX {
+            return Err(format!("more than {DEPTH_MAX} nested substitutions"));
+        }
+        self.depth += 1;
+        let value = self.substitution()?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    fn substitution(&mut self) -> Result<String, String> {
         if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();
             return Ok(if name.is_empty() { "$".into() } else { (self.lookup)(&name).unwrap_or_default() });
@@ -244,17 +258,19 @@ impl Piece {
 }
 
 fn matches(text: &[char], pattern: &[Piece]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((Piece::Any, rest)) => (0..=text.len()).any(|skipped| matches(&text[skipped..], rest)),
-        Some((piece, rest)) => text.split_first().is_some_and(|(first, tail)| {
-            let fits = match piece {
-                Piece::Is(character) => character == first,
-                _ => true,
+    // Which beginnings of the text fit the pieces so far.
+    let mut fits: Vec<bool> = (0..=text.len()).map(|length| length == 0).collect();
+    for piece in pattern {
+        let before = std::mem::replace(&mut fits, vec![false; text.len() + 1]);
+        for length in 0..=text.len() {
+            fits[length] = match piece {
+                Piece::Any => before[length] || (length > 0 && fits[length - 1]),
+                Piece::One => length > 0 && before[length - 1],
+                Piece::Is(character) => length > 0 && before[length - 1] && text[length - 1] == *character,
             };
-            fits && matches(tail, rest)
-        }),
+        }
     }
+    fits[text.len()]
 }
 
 /// `${x#pattern}` and its three relatives.
@@ -357,6 +373,7 @@ mod tests {
             ("${path/l/L}", "/usr/Local/lib"),
             ("${path//l/L}", "/usr/LocaL/Lib"),
             ("${path//u?r/X}", "/X/local/lib"),
+            ("${path%*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*x}", "/usr/local/lib"),
         ] {
             assert_eq!(expand(word, '\\', &environment).as_deref(), Ok(result), "{word}");
         }
@@ -371,6 +388,7 @@ mod tests {
             ("${a:x}", "unsupported modifier :x"),
             ("${none:?tell why}", "none: tell why"),
             ("${empty:?}", "empty: is not set or empty"),
+            (&"${none:-".repeat(60), "nested"),
             ("'a", "single quote"),
             ("\"a", "double quote"),
         ] {

@@ -76,6 +76,9 @@ pub struct Daemon {
     debug: bool,
 }
 
+/// Bytes of stack that a walk over 2048 nested folders fits in, in a debug build too.
+pub const DEEP_STACK: usize = 32 << 20;
+
 impl Daemon {
     /// Runs until a signal ends it; with `--detach`, until the socket of the one in the background answers.
     pub fn run(self, globals: &Globals) -> Result<u8> {
@@ -95,6 +98,9 @@ impl Daemon {
         // Two workers: the daemon mostly waits, and every thread costs memory.
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            // Folders may be nested as deep as a path is long, by whoever made a layer or a context, and walks over them
+            // recurse. Only pages that are used cost memory.
+            .thread_stack_size(DEEP_STACK)
             .thread_keep_alive(Duration::from_secs(2))
             .enable_all()
             .build()

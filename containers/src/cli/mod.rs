@@ -4,7 +4,7 @@ mod arguments;
 mod connect;
 mod daemon;
 
-pub use daemon::find_init;
+pub use daemon::{DEEP_STACK, find_init};
 
 use crate::{
     error::{Context, Error, Result},

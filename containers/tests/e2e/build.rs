@@ -133,6 +133,29 @@ COPY --from=busybox:test /etc/passwd /copied/
 COPY --chown=5 --from=base /tmp/mine /copied/chowned
 "#;
 
+const PARENT: &str = r#"
+FROM busybox:test
+CMD parent
+ONBUILD ARG X=5
+ONBUILD COPY one.txt /made/
+ONBUILD RUN echo triggered $X >/made/trigger
+ONBUILD WORKDIR /made/here
+"#;
+
+const CHILD: &str = r#"
+ARG TAG=latest
+ARG OUTER=outer
+FROM parent:${TAG} AS child
+ARG OUTER
+ARG OUTER2=${OUTER}${OUTER:+2}
+ENV OUTER3=${OUTER2:-no}${NONE:-no}
+RUN echo $OUTER $OUTER2 $OUTER3 $X $(pwd) >/made/child
+COPY --from=busybox:test --chown=44:44 /bin/c[ap]* /etc/pass* /made/bin/
+FROM child
+ENTRYPOINT ["entry"]
+RUN echo "$OUTER,$OUTER2,$OUTER3,$X" >/made/grandchild
+"#;
+
 fn fill(folder: &Path, dockerfile: &str) {
     context(
         folder,
@@ -162,7 +185,9 @@ fn images_are_those_that_dockerd_builds() {
     let archive = theirs.path("busybox.tar");
     busybox_archive(&archive);
     theirs.docker(&["import", archive.to_str().unwrap(), BUSYBOX]).ok();
-    for (name, dockerfile) in [("copies", COPIES), ("settings", SETTINGS), ("runs", RUNS)] {
+    for (name, dockerfile) in
+        [("copies", COPIES), ("settings", SETTINGS), ("runs", RUNS), ("parent", PARENT), ("child", CHILD)]
+    {
         let folder = ours.path(name);
         fill(&folder, dockerfile);
         let words = ["build", "--network", "none", "--build-arg", "GIVEN=given", "-t", name, folder.to_str().unwrap()];
@@ -254,6 +279,7 @@ fn failures_point_at_their_line() {
         ("FROM busybox:test\nCOPY none /\n", 1, "Dockerfile:2: COPY none /: file not found in build context"),
         ("FROM busybox:test\nCOPY ../x /\n", 1, "forbidden path outside the build context: ../x"),
         ("FROM busybox:test\nCOPY --from=nosuch:1 / /\n", 1, "No such image: nosuch:1"),
+        ("FROM busybox:test\nCOPY --from=busybox:test /none /\n", 1, "file not found in the image: stat /none"),
         ("FROM busybox:test\nRUN <<EOF\ntrue\nEOF\n", 1, "Dockerfile:2: RUN: heredocs"),
         ("FROM busybox:test\nRUN --mount=type=cache,target=/x true\n", 1, "--mount is not there yet"),
         ("FROM busybox:test\nENV x=\"${y:?must be set}\"\n", 1, "y: must be set"),
@@ -356,6 +382,19 @@ fn contexts_come_compressed_and_never_get_out() {
     let (status, text) = post(&engine, "", &archive(&[("../../escaped", "1"), ("Dockerfile", "FROM busybox:test\n")]));
     assert_eq!(status, "400", "{text}");
     assert!(!engine.path("data/build/escaped").exists() && !engine.path("data/escaped").exists());
+    // As deep as a path can be: nothing here may run out of its stack.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o755);
+    header.set_size(0);
+    tar.append_data(&mut header, format!("x{}", "/d".repeat(1900)), std::io::empty()).unwrap();
+    let dockerfile = "FROM busybox:test AS a\nCOPY x /x\nFROM busybox:test\nCOPY --from=a /x /y\n";
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(dockerfile.len() as u64);
+    tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+    let (status, text) = post(&engine, "", &tar.into_inner().unwrap());
+    assert_eq!((status.as_str(), text.contains("Successfully built")), ("200", true), "{text}");
     let (status, text) = post(&engine, "", b"this is no archive");
     assert_eq!(status, "400", "{text}");
     let (status, text) = post(&engine, "dockerfile=none", &plain);
@@ -427,4 +466,34 @@ fn independent_images_are_built_side_by_side() {
         let image = format!("side{number}");
         assert_eq!(engine.docker(&["run", "--rm", "--network", "none", &image, "cat", "/n"]).ok(), number.to_string());
     }
+}
+
+#[test]
+fn a_client_that_does_not_read_slows_the_build() {
+    let engine = Engine::with_busybox();
+    context(
+        &engine.path("loud"),
+        &[("Dockerfile", "FROM busybox:test\nRUN yes 0123456789abcdef | head -c 150000000\n")],
+    );
+    let mut client = engine
+        .docker_command()
+        .args(["build", "--network", "none"])
+        .arg(engine.path("loud"))
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(engine.path("heard")).unwrap())
+        .spawn()
+        .unwrap();
+    eventually(20, "the command is heard", || {
+        (fs::metadata(engine.path("heard")).unwrap().len() > 10_000).then_some(())
+    });
+    let pid = nix::unistd::Pid::from_raw(client.id() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let status = fs::read_to_string(format!("/proc/{}/status", engine.daemon_pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 64 << 10, "{peak} KiB");
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert!(client.wait().unwrap().success());
+    assert!(fs::metadata(engine.path("heard")).unwrap().len() > 150_000_000, "nothing is lost");
 }
