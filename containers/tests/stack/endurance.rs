@@ -1,8 +1,17 @@
 //! What the stack must live through: stops, restarts, kills, changed settings; with nothing lost.
 
-use crate::{blog::Written, harness::eventually, stack::Stack};
+use crate::{
+    blog::Written,
+    harness::{Engine, eventually},
+    stack::Stack,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fs,
+    path::PathBuf,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -11,7 +20,8 @@ use std::{
 /// Post and comment are still shown.
 #[track_caller]
 pub fn still_there(stack: &Stack, written: &Written) {
-    let path = written.post.split_once(&format!("{}:{}", stack.domain, stack.port)).expect("the post's address").1;
+    let path = written.post.splitn(4, '/').nth(3).map(|path| format!("/{path}")).expect("the post's address");
+    let path = path.as_str();
     let page = stack.page(path);
     assert!(page.contains(&written.title) && page.contains(&written.comment), "post and comment on {path}:\n{page}");
 }
@@ -117,4 +127,58 @@ pub fn first_boot_survives_kills(stack: &Stack) {
     assert!(killed > 2, "the first boot was over before it could be hurt");
     stack.up();
     crate::examiner::running(stack);
+}
+
+/// The engine's own processes are killed, one after the other: the site stays or comes back, with everything.
+pub fn killed_engine(stack: &Stack, engine: &mut Engine, written: &Written) {
+    let starts = |service: &str| stack.inspect(service, "{{.State.StartedAt}}");
+
+    let before = starts("wordpress");
+    engine.end_daemon(Signal::SIGKILL);
+    still_there(stack, written);
+    engine.start_daemon();
+    assert_eq!(starts("wordpress"), before, "the containers go on without a daemon");
+    still_there(stack, written);
+
+    for service in ["mariadb", "nginx"] {
+        let before = starts(service);
+        let first: i32 = stack.inspect(service, "{{.State.Pid}}").parse().unwrap();
+        let shim = parent(first);
+        assert!(command_line(shim).contains("shim"), "{service}'s parent: {}", command_line(shim));
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+        eventually(20, &format!("{service} is started again"), || (starts(service) != before).then_some(()));
+        assert!(!PathBuf::from(format!("/proc/{first}")).exists(), "{service}'s first life goes on without a shim");
+        stack.wait();
+        still_there(stack, written);
+    }
+
+    let folder = engine.path("").display().to_string();
+    let helper = || {
+        processes().find(|pid| {
+            let line = command_line(*pid);
+            line.contains("network-helper") && line.contains(folder.trim_end_matches('/'))
+        })
+    };
+    let first = helper().expect("the engine has a network helper");
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    eventually(20, "another network helper", || helper().filter(|pid| *pid != first));
+    stack.wait();
+    let name = stack.exec("wordpress", &["getent", "hosts", "mariadb"]);
+    assert_eq!(name.code, 0, "names are answered again");
+    still_there(stack, written);
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn command_line(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name, in parentheses, may hold anything.
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
 }

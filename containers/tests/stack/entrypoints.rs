@@ -10,13 +10,13 @@ use std::{
 };
 
 /// A client at an engine that has the images, and the containers that it made.
-pub struct Client<'a> {
+struct Client<'a> {
     host: &'a str,
     names: std::cell::RefCell<Vec<String>>,
 }
 
 impl<'a> Client<'a> {
-    pub fn new(host: &'a str) -> Client<'a> {
+    fn new(host: &'a str) -> Client<'a> {
         Client { host, names: Default::default() }
     }
 
@@ -63,7 +63,17 @@ impl Drop for Client<'_> {
     }
 }
 
-pub fn mariadb_refuses_bad_settings(client: &Client) {
+/// Every case, on an engine that has the images.
+pub fn all(host: &str) {
+    let client = Client::new(host);
+    mariadb_refuses_bad_settings(&client);
+    mariadb_quotes(&client);
+    mariadb_runs_scripts(&client);
+    wordpress_refuses_bad_settings(&client);
+    wordpress_without_installation(&client);
+}
+
+fn mariadb_refuses_bad_settings(client: &Client) {
     for (settings, message) in [
         (
             &["-e", "MARIADB_ROOT_PASSWORD=x", "-e", "MARIADB_ROOT_PASSWORD_FILE=/etc/hostname"][..],
@@ -85,7 +95,7 @@ pub fn mariadb_refuses_bad_settings(client: &Client) {
 }
 
 /// Names and passwords with every character that SQL or the shell takes for its own.
-pub fn mariadb_quotes(client: &Client) {
+fn mariadb_quotes(client: &Client) {
     let (user, password, database) = ("o'neil", r#"p'a\s"s`w$ö%_"#, "my_d`b-é");
     let name = client.start(&[
         "-e",
@@ -124,7 +134,7 @@ pub fn mariadb_quotes(client: &Client) {
         .fails(1, "Access denied");
 }
 
-pub fn mariadb_runs_scripts(client: &Client) {
+fn mariadb_runs_scripts(client: &Client) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("1.sql", "CREATE TABLE t (x INT PRIMARY KEY, y TEXT); INSERT INTO t VALUES (1, 'one; two');");
@@ -170,7 +180,7 @@ pub fn mariadb_runs_scripts(client: &Client) {
     }
 }
 
-pub fn wordpress_refuses_bad_settings(client: &Client) {
+fn wordpress_refuses_bad_settings(client: &Client) {
     for (settings, message) in [
         (
             &["-e", "WORDPRESS_DB_PASSWORD=x", "-e", "WORDPRESS_DB_PASSWORD_FILE=/etc/hostname"][..],
@@ -186,7 +196,7 @@ pub fn wordpress_refuses_bad_settings(client: &Client) {
 }
 
 /// As the official image is started: without a site's users, with settings of the user's own.
-pub fn wordpress_without_installation(client: &Client) {
+fn wordpress_without_installation(client: &Client) {
     let network = format!("entrypoints-{}", std::process::id());
     client.docker(&["network", "create", &network]).ok();
     let database = client.start(&[

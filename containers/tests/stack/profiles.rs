@@ -12,15 +12,15 @@ use std::{
 
 const SERVICES: [&str; 4] = ["redis", "ftp", "website", "adminer"];
 
+/// Names every profile in the stack's settings.
+pub fn choose(stack: &Stack) {
+    stack.set("COMPOSE_PROFILES", "redis,ftp,website,adminer");
+    stack.set("REDIS_HOST", "redis");
+    stack.set("FTP_PORT", &crate::stack::free_port().to_string());
+}
+
 pub fn all(stack: &Stack) {
-    let ftp_port = crate::stack::free_port();
-    for (name, value) in [
-        ("COMPOSE_PROFILES", "redis,ftp,website,adminer"),
-        ("REDIS_HOST", "redis"),
-        ("FTP_PORT", &ftp_port.to_string()),
-    ] {
-        stack.set(name, value);
-    }
+    let ftp_port = stack.setting("FTP_PORT");
     stack.up();
     let stored = || stack.exec("redis", &["redis-cli", "dbsize"]).ok().parse::<u32>().unwrap();
     eventually(10, "the site's objects are in the cache", || (stack.status("/") == 200 && stored() > 10).then_some(()));
