@@ -52,7 +52,7 @@ pub async fn run(
     // Below all layers lies one with a stub of everything that is mounted on: the runtime finds it there, and makes
     // none in the layer that is kept.
     let below = step.overlay.upper.with_file_name("stubs");
-    stubs(&below)?;
+    stubs(&below, &layers)?;
     step.overlay.lower.push(below);
     let host = models::HostConfig::default();
     let config = prepare(engine, &step, &host, &layers, &folder.0)?;
@@ -134,15 +134,20 @@ impl Drop for Folder {
 }
 
 /// Fills the lowest layer. Modes are those of any system: they hold only where the image has no such folder.
-fn stubs(path: &Path) -> Result<()> {
-    for name in FOLDERS {
+fn stubs(path: &Path, layers: &[PathBuf]) -> Result<()> {
+    let folder = |name: &Path| {
         let folder = path.join(name);
-        fs::create_dir_all(&folder).at("create", &folder)?;
-        fs::set_permissions(&folder, Permissions::from_mode(0o755)).at("set the mode of", &folder)?;
-    }
+        DirBuilder::new().recursive(true).mode(0o755).create(&folder).at("create", &folder)
+    };
+    FOLDERS.iter().try_for_each(|name| folder(Path::new(name)))?;
     for name in FILES {
+        // Where the image has a link there, as /etc/resolv.conf may be one, the runtime mounts on what it leads to.
+        let name = in_layers(layers, Path::new(name));
+        folder(name.parent().unwrap_or(Path::new("")))?;
         let file = path.join(name);
-        fs::write(&file, "").at("create", &file)?;
+        if !file.exists() {
+            fs::write(&file, "").at("create", &file)?;
+        }
     }
     fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path)
 }
@@ -306,7 +311,7 @@ fn tidy(upper: &Path, layers: &[PathBuf], volumes: &[String]) -> Result<()> {
     // Whatever is here was made by the runtime: the command sees what is mounted over it. That happens only where an
     // image has removed the file or folder of a layer below.
     for name in FILES {
-        let path = upper.join(name);
+        let path = upper.join(in_layers(layers, Path::new(name)));
         if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
             fs::remove_file(&path).at("remove", &path)?;
         }

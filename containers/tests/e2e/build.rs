@@ -217,17 +217,31 @@ fn a_run_leaves_only_what_it_made() {
         )],
     );
     build(&engine, "bare", &["-t", "bare"]).ok();
-    let archive = engine.path("bare.tar");
-    engine.docker(&["save", "-o", archive.to_str().unwrap(), "bare"]).ok();
     let layers = inspect(&engine, "bare")["RootFS"]["Layers"].as_array().unwrap().len();
     assert_eq!(layers, 2, "RUN true changes nothing");
-    let unpacked = engine.path("unpacked");
-    fs::create_dir(&unpacked).unwrap();
-    run(Command::new("tar").arg("-C").arg(&unpacked).arg("-xf").arg(&archive)).ok();
-    let manifest: Value = serde_json::from_slice(&fs::read(unpacked.join("manifest.json")).unwrap()).unwrap();
-    let last = manifest[0]["Layers"][1].as_str().unwrap();
-    let list = run(Command::new("tar").arg("-tf").arg(unpacked.join(last))).ok();
-    assert_eq!(list.lines().collect::<Vec<_>>(), ["etc/", "etc/own", "made"]);
+    assert_eq!(last_layer(&engine, "bare"), ["etc/", "etc/own", "made"]);
+
+    // A link in place of a file to mount on.
+    context(
+        &engine.path("linked"),
+        &[("Dockerfile", "FROM busybox:test\nCOPY etc /etc\nRUN cat /etc/resolv.conf >/made\n")],
+    );
+    fs::create_dir(engine.path("linked/etc")).unwrap();
+    symlink("../run/systemd/resolve/stub-resolv.conf", engine.path("linked/etc/resolv.conf")).unwrap();
+    build(&engine, "linked", &["-t", "linked"]).ok();
+    assert_eq!(last_layer(&engine, "linked"), ["made"]);
+}
+
+/// The names in an image's topmost layer.
+fn last_layer(engine: &Engine, image: &str) -> Vec<String> {
+    let folder = engine.path(&format!("saved-{image}"));
+    fs::create_dir(&folder).unwrap();
+    let archive = folder.join("archive.tar");
+    engine.docker(&["save", "-o", archive.to_str().unwrap(), image]).ok();
+    run(Command::new("tar").arg("-C").arg(&folder).arg("-xf").arg(&archive)).ok();
+    let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    let last = manifest[0]["Layers"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    run(Command::new("tar").arg("-tf").arg(folder.join(last))).ok().lines().map(String::from).collect()
 }
 
 #[test]
