@@ -53,7 +53,8 @@ async fn build_image(
     let body = Body::from_stream(poll_fn(move |context| progress.poll_recv(context)).map(|progress| line(&progress)));
     tokio::spawn(async move {
         if let Err(failure) = build::build(&engine, prepared, sender.clone()).await {
-            log::info!("build: {failure}");
+            // Not above debug: the last lines of a command may say what is no business of the log's readers.
+            log::debug!("build: {failure}");
             // When the client is gone, nobody is left to be told.
             let _ = sender.send(Progress::from(&failure)).await;
         }

@@ -6,7 +6,7 @@ use super::{
 };
 use bollard_stubs::models::{HealthConfig, ImageConfig};
 use nix::sys::signal::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
@@ -119,15 +119,12 @@ impl Settings<'_> {
             }
             Command::Expose(text) => {
                 let words = words::expand_split(text, self.escape, self.lookup)?;
-                let list = self.config.exposed_ports.get_or_insert_default();
+                let mut all: BTreeSet<String> =
+                    self.config.exposed_ports.take().unwrap_or_default().into_iter().collect();
                 for word in &words {
-                    for port in ports(word)? {
-                        if !list.contains(&port) {
-                            list.push(port);
-                        }
-                    }
+                    all.extend(ports(word)?);
                 }
-                list.sort();
+                self.config.exposed_ports = Some(all.into_iter().collect());
                 format!("EXPOSE {}", words.join(" "))
             }
             Command::Volume(paths) => {

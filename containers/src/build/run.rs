@@ -188,8 +188,7 @@ impl Build {
             self.announce(&format!("LABEL {}", text.join(" "))).await?;
             stage.labels(self, labels).await?;
         }
-        let image = stage.finish(self).await?;
-        self.built.insert(index, image);
+        self.built.insert(index, stage.into_image());
         Ok(())
     }
 

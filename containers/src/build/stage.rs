@@ -18,6 +18,7 @@ use crate::{
     engine::{random_id, step},
     error::{Context, Error, Result},
     image::{Document, History, Image, RootFs, architecture},
+    shim::Overlay,
 };
 use bollard_stubs::models::ContainerConfig;
 use chrono::Utc;
@@ -88,8 +89,8 @@ impl Stage {
     }
 
     /// The stage's image; the base itself where there was no step.
-    pub async fn finish(self, _build: &mut Build) -> Result<Option<Image>, Failure> {
-        Ok(self.image)
+    pub fn into_image(self) -> Option<Image> {
+        self.image
     }
 
     fn lookup(&self) -> impl Fn(&str) -> Option<String> + use<> {
@@ -253,12 +254,13 @@ impl Stage {
             let folder = store.scratch()?;
             let target = overlay(&store, image.as_ref(), folder.path())?;
             let Some(from) = from else {
-                with_overlays(&[&target], || work(&target.merged, None))?;
+                with_overlays(&[&target], || work(&target.merged, None)).map_err(|error| inside(error, &target))?;
                 return store.commit(&target.upper);
             };
             let beside = store.scratch()?;
             let source = overlay(&store, from.as_ref().as_ref(), beside.path())?;
-            with_overlays(&[&target, &source], || work(&target.merged, Some(&source.merged)))?;
+            with_overlays(&[&target, &source], || work(&target.merged, Some(&source.merged)))
+                .map_err(|error| inside(inside(error, &target), &source))?;
             store.commit(&target.upper)
         });
         Ok(diff_id.await?)
@@ -387,6 +389,16 @@ impl Stage {
         build.say(&format!(" ---> {}\n", short(&image.id))).await;
         self.image = Some(image);
         Ok(())
+    }
+}
+
+/// An error with paths as they are in the image, not where it is mounted for a moment.
+fn inside(error: Error, overlay: &Overlay) -> Error {
+    match error {
+        Error::Io { doing, source } => {
+            Error::Io { doing: doing.replace(&overlay.merged.display().to_string(), ""), source }
+        }
+        other => other,
     }
 }
 
