@@ -3,7 +3,7 @@
 use super::{Engine, containers::Container, random_id, spec};
 use crate::{
     error::{Context, Error, Result},
-    shim::{self, Exit, Process, Shim},
+    shim::{self, Exit, NetworkNamespace, Process, Shim},
 };
 use bollard_stubs::models;
 use oci_spec::runtime;
@@ -201,7 +201,11 @@ impl Engine {
             container_id: container.id.clone(),
             runtime: shim.config.runtime.clone(),
             runtime_root: shim.config.runtime_root.clone(),
-            process: Process::Exec { process_file, pid_file: folder.join(format!("{short}.pid")) },
+            process: Process::Exec {
+                process_file,
+                pid_file: folder.join(format!("{short}.pid")),
+                network: NetworkNamespace::Join(format!("/proc/{}/ns/net", shim.pid).into()),
+            },
             tty: session.request.tty.unwrap_or(false),
             stdin: session.request.attach_stdin.unwrap_or(false),
             stdin_once: true,

@@ -51,11 +51,12 @@ pub enum Process {
     /// A container's first process: mount the root file system in a mount namespace of the shim's own, enter the network
     /// namespace (the container inherits it: its spec names none), `runc create`, and on `Start` `runc start`.
     Container { bundle: PathBuf, rootfs: Overlay, network: NetworkNamespace, sysctls: BTreeMap<String, String> },
-    /// A further process in a running container: `runc exec --detach --process FILE`.
-    Exec { process_file: PathBuf, pid_file: PathBuf },
+    /// A further process in a running container: `runc exec --detach --process FILE`, from within the container's network
+    /// namespace, of which the runtime knows nothing.
+    Exec { process_file: PathBuf, pid_file: PathBuf, network: NetworkNamespace },
 }
 
-/// The network namespace that a shim enters and its container inherits.
+/// The network namespace that a shim enters and that its process inherits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum NetworkNamespace {
     /// A fresh one, /proc/SHIM/ns/net to others. `sysctls` (net.*) are set in it: the runtime would refuse to.

@@ -78,19 +78,22 @@ fn prepare(config: &Config) -> Result<(UnixListener, SignalFd)> {
     mask.thread_block().doing("block SIGCHLD")?;
     let children =
         SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("watch children")?;
-    if let Process::Container { rootfs, network, sysctls, .. } = &config.process {
+    if let Process::Container { rootfs, .. } = &config.process {
         unshare(CloneFlags::CLONE_NEWNS).doing("make a mount namespace")?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
             .doing("keep mounts from the host")?;
         mount_overlay(rootfs)?;
-        match network {
-            NetworkNamespace::Own => unshare(CloneFlags::CLONE_NEWNET).doing("make a network namespace")?,
-            NetworkNamespace::Host => {}
-            NetworkNamespace::Join(path) => {
-                let namespace = File::open(path).at("open", path)?;
-                setns(namespace, CloneFlags::CLONE_NEWNET).at("enter", path)?;
-            }
+    }
+    let (Process::Container { network, .. } | Process::Exec { network, .. }) = &config.process;
+    match network {
+        NetworkNamespace::Own => unshare(CloneFlags::CLONE_NEWNET).doing("make a network namespace")?,
+        NetworkNamespace::Host => {}
+        NetworkNamespace::Join(path) => {
+            let namespace = File::open(path).at("open", path)?;
+            setns(namespace, CloneFlags::CLONE_NEWNET).at("enter", path)?;
         }
+    }
+    if let Process::Container { sysctls, .. } = &config.process {
         for (name, value) in sysctls {
             let path = Path::new("/proc/sys").join(name.replace('.', "/"));
             fs::write(&path, value).at("write", &path)?;

@@ -154,6 +154,8 @@ fn containers(stack: &Stack) {
         assert!(name.starts_with(&format!("{service}:")) && !name.ends_with(":latest"), "{service} runs {image}");
         let init = stack.exec(service, &["cat", "/proc/1/comm"]).ok();
         assert_eq!(init, "inception-init", "PID 1 of {service}");
+        let same = "[ $(readlink /proc/self/ns/net) = $(readlink /proc/1/ns/net) ]";
+        assert_eq!(stack.exec(service, &["sh", "-c", same]).code, 0, "exec is outside of {service}'s network");
         assert_eq!(stack.inspect(service, "{{json .HostConfig.Links}}").replace("[]", "null"), "null");
         let mode = stack.inspect(service, "{{.HostConfig.NetworkMode}}");
         assert!(!["host", "default", "none"].contains(&mode.as_str()), "{service}: network {mode}");
