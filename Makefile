@@ -24,11 +24,14 @@ test: runtime-packages test-packages init companion
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	shellcheck scripts/need .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
+	shellcheck scripts/need scripts/build-init .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
 
 clean:
 	$(CARGO) clean
 	rm -rf dist
+
+init:
+	scripts/build-init
 
 companion:
 	$(CARGO) build --release --package inception

@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! inception-init: a minimal PID 1 for containers.
+//!
+//! `main` is C's, so that Rust's start-up (which polls descriptors, sets handlers and ignores SIGPIPE) takes no part:
+//! the first thing that happens is that all signals are blocked, because one that comes before is lost.
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, unused_imports, reason = "tests have a main of their own"))]
+
+mod config;
+mod environment;
+mod identity;
+mod inherited;
+mod options;
+mod policy;
+mod report;
+mod signal;
+mod spawn;
+mod supervise;
+mod sys;
+mod terminal;
+mod tree;
+
+use std::ffi::{OsStr, c_char, c_int};
+
+use options::Request;
+use spawn::Command;
+
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
+    sys::set_mask(signal::ALL);
+    inherited::reset_dispositions();
+    // SAFETY: C's promise for main: `count` strings, then NULL, for as long as the process lives.
+    let args: Vec<&'static OsStr> =
+        (0..usize::try_from(count).unwrap_or(0)).map(|index| unsafe { sys::text(*argv.add(index)) }).collect();
+    match options::read(&args, environment::entries()) {
+        Request::Run { config, command, verbose } => {
+            report::be_verbose(verbose);
+            // SAFETY: C's promise for argv; a command's index is at least 1 and below `count`.
+            let command = unsafe { Command::new(argv.add(command)) };
+            sys::exit(supervise::Supervisor::new(*config, command, 0).run())
+        }
+        Request::Print(text) => {
+            sys::print(text.as_bytes());
+            sys::exit(0)
+        }
+        Request::Refuse(message) => {
+            warning!("{message}");
+            sys::exit(config::Codes::USUAL.own)
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the init is to do: one validated value, made from arguments and environment; nothing reads those afterwards.
+
+use std::ffi::c_int;
+use std::time::Duration;
+
+use crate::policy::Restart;
+use crate::signal;
+use crate::spawn::Identity;
+
+/// Whom a forwarded signal reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    Child,
+    Group,
+    Session,
+}
+
+/// The settings.
+pub struct Config {
+    pub forward: Forward,
+    /// The service gets a session of its own instead of a process group.
+    pub new_session: bool,
+    /// What is passed on for each signal; 0 drops it.
+    pub rewrite: [u8; signal::HIGHEST as usize + 1],
+    /// How long the first request to stop is held back, for load balancers to drain.
+    pub stop_delay: Duration,
+    /// From TERM to KILL for what is left after the main program.
+    pub grace: Duration,
+    /// What is left after the main program is stopped; some peers exit at once.
+    pub stop_rest: bool,
+    /// Go on until the last descendant has ended, for a main program that daemonizes.
+    pub wait_all: bool,
+    /// Exit codes that count as success.
+    pub success: [bool; 256],
+    pub restart: Restart,
+    /// The main program is stopped after this time; zero: never.
+    pub max_runtime: Duration,
+    /// The signal that the init gets when its own parent ends; 0 for none.
+    pub parent_death: c_int,
+    /// Adopt orphans when not PID 1.
+    pub subreaper: bool,
+    pub identity: Identity,
+    /// Variables for the service only.
+    pub variables: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The exit codes of what goes wrong before the service runs.
+    pub codes: Codes,
+}
+
+/// Exit codes of the init's own failures.
+#[derive(Clone, Copy)]
+pub struct Codes {
+    /// The program is not there.
+    pub not_found: c_int,
+    /// The program is there and may not be run.
+    pub refused: c_int,
+    /// Any other answer of exec.
+    pub not_run: c_int,
+    /// Everything else: options, limits.
+    pub own: c_int,
+}
+
+impl Codes {
+    /// As shells, env(1), timeout(1) and Docker have them.
+    pub const USUAL: Self = Self { not_found: 127, refused: 126, not_run: 126, own: 125 };
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            forward: Forward::Child,
+            new_session: false,
+            rewrite: std::array::from_fn(|signal| signal as u8),
+            stop_delay: Duration::ZERO,
+            grace: Duration::from_secs(5),
+            stop_rest: true,
+            wait_all: false,
+            success: std::array::from_fn(|code| code == 0),
+            restart: Restart::No,
+            max_runtime: Duration::ZERO,
+            parent_death: 0,
+            subreaper: true,
+            identity: Identity::default(),
+            variables: Vec::new(),
+            codes: Codes::USUAL,
+        }
+    }
+}
+
+impl Config {
+    /// The exit code to the outside: what counts as success is 0.
+    pub fn exit_code(&self, code: c_int) -> c_int {
+        if self.is_success(code) { 0 } else { code }
+    }
+
+    pub fn is_success(&self, code: c_int) -> bool {
+        usize::try_from(code).is_ok_and(|code| self.success.get(code).is_some_and(|good| *good))
+    }
+}

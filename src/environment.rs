@@ -1,0 +1,90 @@
+//! The service's environment: the init's own, unless an option changes something.
+
+use std::ffi::{CStr, CString, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::sys;
+
+/// The entry by which sd_listen_fds(3) tells a service that descriptors are meant for it, with room for any pid.
+pub const LISTEN_PID: &CStr = c"LISTEN_PID=0000000000";
+
+/// Entries as execve(2) wants them.
+pub struct Environment {
+    /// Ends in NULL; points into the process's own environment and into `_owned`.
+    entries: Vec<*const c_char>,
+    _owned: Vec<CString>,
+}
+
+/// The process's own environment.
+pub fn own() -> *const *const c_char {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: single-threaded, and nobody changes it.
+    unsafe { environ }
+}
+
+/// The process's own entries, `NAME=VALUE`.
+pub fn entries() -> impl Iterator<Item = &'static OsStr> {
+    raw(own()).map(|entry| {
+        // SAFETY: an entry of the environment lives as long as the process.
+        unsafe { sys::text(entry) }
+    })
+}
+
+fn raw(first: *const *const c_char) -> impl Iterator<Item = *const c_char> {
+    let mut next = first;
+    std::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: the environment ends in NULL, where this stops.
+        let entry = unsafe { *next };
+        if entry.is_null() {
+            return None;
+        }
+        // SAFETY: not past the NULL.
+        next = unsafe { next.add(1) };
+        Some(entry)
+    })
+}
+
+/// A variable of the init's own environment.
+pub fn variable(name: &str) -> Option<&'static OsStr> {
+    entries()
+        .find_map(|entry| Some(OsStr::from_bytes(entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?)))
+}
+
+/// The init's environment with some variables set anew; `None` where it serves as it is.
+pub fn with(set: &[(Vec<u8>, Vec<u8>)]) -> Option<Environment> {
+    let own_pid = sys::own_pid().to_string();
+    let listens = variable("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&own_pid));
+    if set.is_empty() && !listens {
+        return None;
+    }
+    let mut owned: Vec<CString> = set
+        .iter()
+        .filter_map(|(name, value)| CString::new([name.as_slice(), b"=", value.as_slice()].concat()).ok())
+        .collect();
+    if listens {
+        owned.push(LISTEN_PID.to_owned());
+    }
+    let name_of = |entry: &[u8]| entry.split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let replaced: Vec<_> = owned.iter().filter_map(|entry| name_of(entry.as_bytes())).collect();
+    let mut entries: Vec<*const c_char> = raw(own())
+        .filter(|entry| {
+            // SAFETY: as in `entries`.
+            let text = unsafe { sys::text(*entry) };
+            name_of(text.as_bytes()).is_none_or(|name| !replaced.contains(&name))
+        })
+        .collect();
+    entries.extend(owned.iter().map(|entry| entry.as_ptr()));
+    entries.push(std::ptr::null());
+    Some(Environment { entries, _owned: owned })
+}
+
+impl Environment {
+    pub fn as_ptr(&self) -> *const *const c_char {
+        self.entries.as_ptr()
+    }
+}

@@ -1,0 +1,355 @@
+//! The command line and the variables of the environment, made into a [`Config`].
+//!
+//! argh reads whole words of UTF-8 and no `--name=value`; the service's words are bytes that are nobody's business. So
+//! the arguments are split at the service first, and argh gets what stands before it in the form that it takes.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use argh::FromArgs;
+
+use crate::config::{Config, Forward};
+use crate::policy::Restart;
+use crate::{identity, signal};
+
+/// The variables that stand for options: INCEPTION_INIT_GRACE=3 for --grace 3.
+const PREFIX: &str = "INCEPTION_INIT_";
+
+/// The options that take a value; every other one is a switch.
+const VALUED: [&str; 13] = [
+    "forward",
+    "rewrite",
+    "stop-delay",
+    "grace",
+    "success",
+    "restart",
+    "max-runtime",
+    "parent-death",
+    "user",
+    "group",
+    "workdir",
+    "umask",
+    "env-file",
+];
+/// `--secret` may be given several times, and so can't be told from the environment by one value of one option.
+const REPEATED: [&str; 1] = ["secret"];
+const SWITCHES: [&str; 2] = ["wait-all", "verbose"];
+
+/// A minimal PID 1 for containers: forwards signals to COMMAND, reaps every process, stops what COMMAND leaves behind,
+/// and ends with COMMAND's exit code.
+#[derive(FromArgs)]
+#[argh(
+    note = "Each option also by environment: INCEPTION_INIT_GRACE=3 for --grace 3, INCEPTION_INIT_WAIT_ALL=1 for --wait-all.\nSignals are numbers or names (15, TERM, SIGTERM, RTMIN+3); times are seconds (0.5) or have a unit (500ms, 2m).",
+    error_code(125, "an option or a limit was wrong: COMMAND never ran"),
+    error_code(126, "COMMAND could not be run"),
+    error_code(127, "COMMAND was not found")
+)]
+struct Options {
+    /// whom signals reach: child (default), group, session
+    #[argh(option, arg_name = "child|group|session")]
+    forward: Option<String>,
+    /// pass on another signal, 0 for none: TERM:QUIT,WINCH:0
+    #[argh(option, arg_name = "FROM:TO,…")]
+    rewrite: Option<String>,
+    /// hold back the first TERM, INT or QUIT for this time
+    #[argh(option, arg_name = "time")]
+    stop_delay: Option<String>,
+    /// time from TERM to KILL for what is left after COMMAND (default 5)
+    #[argh(option, arg_name = "time")]
+    grace: Option<String>,
+    /// go on until the last process has ended, for a COMMAND that goes to the background
+    #[argh(switch)]
+    wait_all: bool,
+    /// exit codes that count as success: 143,130
+    #[argh(option, arg_name = "codes")]
+    success: Option<String>,
+    /// start COMMAND again: no (default), on-failure, on-failure:N, always
+    #[argh(option, arg_name = "policy")]
+    restart: Option<String>,
+    /// stop COMMAND after this time
+    #[argh(option, arg_name = "time")]
+    max_runtime: Option<String>,
+    /// the signal that the init gets when its own parent ends
+    #[argh(option, arg_name = "signal")]
+    parent_death: Option<String>,
+    /// run COMMAND as this user, with the user's groups: name, number, or USER:GROUP
+    #[argh(option, arg_name = "user")]
+    user: Option<String>,
+    /// run COMMAND with this group: name or number
+    #[argh(option, arg_name = "group")]
+    group: Option<String>,
+    /// run COMMAND in this folder
+    #[argh(option, arg_name = "folder")]
+    workdir: Option<String>,
+    /// run COMMAND with this umask, octal
+    #[argh(option, arg_name = "mask")]
+    umask: Option<String>,
+    /// variables for COMMAND from a file with NAME=VALUE lines
+    #[argh(option, arg_name = "file")]
+    env_file: Option<String>,
+    /// NAME=FILE: a variable for COMMAND with the content of a file; may be repeated
+    #[argh(option, arg_name = "NAME=FILE")]
+    secret: Vec<String>,
+    /// show what the init does on stderr; twice: every process that is reaped
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+    /// print the version
+    #[argh(switch, short = 'V')]
+    version: bool,
+    /// the service and its arguments
+    #[argh(positional, greedy, arg_name = "COMMAND")]
+    #[allow(dead_code, reason = "for --help: the service's words never get here")]
+    command: Vec<String>,
+}
+
+/// What the command line asks for.
+pub enum Request {
+    /// Run the command that starts at this index of argv.
+    Run { config: Box<Config>, command: usize, verbose: u8 },
+    /// Print this and end well.
+    Print(String),
+    /// Print this and end with the code for a wrong option.
+    Refuse(String),
+}
+
+/// Reads the arguments (the first is the init's own name) and the environment's entries.
+pub fn read(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr>) -> Request {
+    let (mut words, command) = match split(args) {
+        Ok(split) => split,
+        Err(message) => return Request::Refuse(message),
+    };
+    match from_environment(&words, environment) {
+        Ok(more) => words.splice(0..0, more),
+        Err(message) => return Request::Refuse(message),
+    };
+    if words.is_empty() && command < args.len() {
+        return Request::Run { config: Box::default(), command, verbose: 0 };
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let options = match Options::from_args(&["inception-init"], &words) {
+        Ok(options) => options,
+        Err(exit) if exit.status.is_ok() => return Request::Print(exit.output),
+        Err(exit) => return Request::Refuse(format!("{} (--help shows the options)", exit.output.trim_end())),
+    };
+    if options.version {
+        return Request::Print(format!("inception-init version {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    if command == args.len() {
+        return Request::Refuse("no command to run: inception-init [options] [--] COMMAND [arguments]".into());
+    }
+    match config(&options) {
+        Ok(config) => Request::Run { config: Box::new(config), command, verbose: options.verbose },
+        Err(message) => Request::Refuse(message),
+    }
+}
+
+/// The init's own words, one for one as argh takes them, and the index of the command's first word.
+fn split(args: &[&OsStr]) -> Result<(Vec<String>, usize), String> {
+    let mut words = Vec::new();
+    let mut next = 1;
+    while let Some(arg) = args.get(next) {
+        let bytes = arg.as_bytes();
+        if bytes == b"--" {
+            return Ok((words, next + 1));
+        }
+        if bytes.len() < 2 || bytes[0] != b'-' {
+            break;
+        }
+        let text = arg.to_str().ok_or_else(|| format!("the option {} is not UTF-8", arg.display()))?;
+        next += 1;
+        let Some(long) = text.strip_prefix("--") else {
+            words.extend(text[1..].chars().map(|short| format!("-{short}")));
+            continue;
+        };
+        let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+        let takes = VALUED.contains(&name) || REPEATED.contains(&name);
+        words.push(format!("--{name}"));
+        match value {
+            Some(_) if !takes => return Err(format!("--{name} takes no value")),
+            Some(value) => words.push(value.to_owned()),
+            None if takes => {
+                let value = args.get(next).ok_or_else(|| format!("--{name} needs a value"))?;
+                let value = value.to_str().ok_or_else(|| format!("the value of --{name} is not UTF-8"))?;
+                words.push(value.to_owned());
+                next += 1;
+            }
+            None => {}
+        }
+    }
+    Ok((words, next))
+}
+
+/// Options from variables, as words; the command line wins.
+fn from_environment(
+    words: &[String],
+    environment: impl Iterator<Item = &'static OsStr>,
+) -> Result<Vec<String>, String> {
+    let mut more = Vec::new();
+    for entry in environment {
+        let Some(rest) = entry.as_bytes().strip_prefix(PREFIX.as_bytes()) else { continue };
+        let text = std::str::from_utf8(rest).map_err(|_| format!("{} is not UTF-8", entry.display()))?;
+        let Some((variable, value)) = text.split_once('=') else { continue };
+        let name = variable.to_ascii_lowercase().replace('_', "-");
+        let option = format!("--{name}");
+        if words.contains(&option) {
+            continue;
+        }
+        if VALUED.contains(&name.as_str()) || REPEATED.contains(&name.as_str()) {
+            more.extend([option, value.to_owned()]);
+        } else if SWITCHES.contains(&name.as_str()) {
+            let times = match value {
+                "" | "0" => 0,
+                _ => value.parse().map_err(|_| format!("{PREFIX}{variable}={value}: 0 or 1 is wanted"))?,
+            };
+            more.extend(std::iter::repeat_n(option, usize::from(u8::min(times, 2))));
+        } else {
+            return Err(format!("{PREFIX}{variable}: there is no option --{name}"));
+        }
+    }
+    Ok(more)
+}
+
+fn config(options: &Options) -> Result<Config, String> {
+    let mut config = Config { wait_all: options.wait_all, ..Config::default() };
+    if let Some(text) = &options.forward {
+        config.forward = match text.as_str() {
+            "child" => Forward::Child,
+            "group" => Forward::Group,
+            "session" => Forward::Session,
+            _ => return Err(format!("--forward {text}: child, group or session is wanted")),
+        };
+        config.new_session = config.forward == Forward::Session;
+    }
+    for pair in options.rewrite.iter().flat_map(|list| list.split(',')) {
+        let (from, to) =
+            rewrite(pair).ok_or_else(|| format!("--rewrite {pair}: FROM:TO is wanted, as in TERM:QUIT"))?;
+        config.rewrite[from] = to;
+    }
+    for code in options.success.iter().flat_map(|list| list.split(',')) {
+        let code: u8 = code.parse().map_err(|_| format!("--success {code}: numbers from 0 to 255 are wanted"))?;
+        config.success[usize::from(code)] = true;
+    }
+    if let Some(text) = &options.restart {
+        config.restart = Restart::parse(text)
+            .ok_or_else(|| format!("--restart {text}: no, on-failure, on-failure:N or always is wanted"))?;
+    }
+    let times = [
+        ("stop-delay", &options.stop_delay, &mut config.stop_delay),
+        ("grace", &options.grace, &mut config.grace),
+        ("max-runtime", &options.max_runtime, &mut config.max_runtime),
+    ];
+    for (name, text, time) in times {
+        if let Some(text) = text {
+            *time =
+                seconds(text).ok_or_else(|| format!("--{name} {text}: a time is wanted, as in 5, 0.5, 500ms, 2m"))?;
+        }
+    }
+    if let Some(text) = &options.parent_death {
+        config.parent_death = signal::parse(text).ok_or_else(|| format!("--parent-death {text}: no such signal"))?;
+    }
+    config.identity = identity::resolve(
+        options.user.as_deref(),
+        options.group.as_deref(),
+        options.workdir.as_deref(),
+        options.umask.as_deref(),
+    )?;
+    if let Some(file) = &options.env_file {
+        config.variables = identity::read_variables(file)?;
+    }
+    for pair in &options.secret {
+        config.variables.push(identity::read_secret(pair)?);
+    }
+    Ok(config)
+}
+
+/// `TERM:QUIT`, with 0 for a signal that is dropped.
+fn rewrite(pair: &str) -> Option<(usize, u8)> {
+    let (from, to) = pair.split_once(':')?;
+    let to = if to == "0" { 0 } else { u8::try_from(signal::parse(to)?).ok()? };
+    Some((usize::try_from(signal::parse(from)?).ok()?, to))
+}
+
+/// A time: seconds, with a fraction or a unit. At most a year, so that no sum of times overflows.
+fn seconds(text: &str) -> Option<Duration> {
+    let (number, scale) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+        .into_iter()
+        .find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))
+        .unwrap_or((text, 1.0));
+    if !number.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = number.parse::<f64>().ok()? * scale;
+    (seconds <= 31_536_000.0).then(|| Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_words(words: &'static [&'static str], environment: &'static [&'static str]) -> Request {
+        let args: Vec<&OsStr> =
+            std::iter::once("inception-init").chain(words.iter().copied()).map(OsStr::new).collect();
+        read(&args, environment.iter().map(OsStr::new))
+    }
+
+    fn run(words: &'static [&'static str], environment: &'static [&'static str]) -> (Config, usize, u8) {
+        match read_words(words, environment) {
+            Request::Run { config, command, verbose } => (*config, command, verbose),
+            Request::Print(text) | Request::Refuse(text) => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn the_command_starts_at_the_first_word_that_is_no_option() {
+        assert_eq!(run(&["--", "-x"], &[]).1, 2);
+        assert_eq!(run(&["true", "--grace", "x"], &[]).1, 1);
+        let (config, command, verbose) =
+            run(&["-vv", "--grace=0.5", "--wait-all", "--rewrite", "15:3", "--", "sh"], &[]);
+        assert_eq!((config.grace, command, verbose), (Duration::from_millis(500), 7, 2));
+        assert_eq!((config.rewrite[15], config.rewrite[2], config.wait_all), (3, 2, true));
+        assert_eq!(run(&["--secret=A=/dev/null", "-"], &[]).1, 2);
+    }
+
+    #[test]
+    fn variables_stand_for_options_and_the_command_line_wins() {
+        let environment =
+            &["INCEPTION_INIT_GRACE=3", "INCEPTION_INIT_WAIT_ALL=1", "PATH=/", "INCEPTION_INIT_VERBOSE=0"];
+        let (config, _, verbose) = run(&["--grace", "2m", "true"], environment);
+        assert_eq!((config.grace, config.wait_all, verbose), (Duration::from_secs(120), true, 0));
+        assert_eq!(run(&["true"], environment).0.grace, Duration::from_secs(3));
+        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRAC=3"]), Request::Refuse(_)));
+    }
+
+    #[test]
+    fn wrong_words_are_refused_by_name() {
+        for (words, part) in [
+            (&["--grace"][..], "--grace"),
+            (&["--grace", "-1", "true"], "-1"),
+            (&["--grace", "NaN", "true"], "NaN"),
+            (&["--grace", "1e300", "true"], "1e300"),
+            (&["--rewrite", "TERM:", "true"], "TERM:"),
+            (&["--success", "256", "true"], "256"),
+            (&["--restart", "maybe", "true"], "maybe"),
+            (&["--wait-all=1", "true"], "--wait-all"),
+            (&["--nonsense", "true"], "--nonsense"),
+            (&["-x", "true"], "-x"),
+            (&[], "no command"),
+            (&["--"], "no command"),
+            (&["-v"], "no command"),
+        ] {
+            match read_words(words, &[]) {
+                Request::Refuse(message) => assert!(message.contains(part), "{words:?}: {message}"),
+                _ => panic!("{words:?} is taken"),
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_every_option() {
+        let Request::Print(help) = read_words(&["--help"], &[]) else { panic!("no help") };
+        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES) {
+            assert!(help.contains(&format!("--{name}")), "{name} in:\n{help}");
+        }
+    }
+}

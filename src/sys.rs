@@ -1,0 +1,273 @@
+//! The system calls, and all of the unsafe code but the spawn's. Signals are integers and signal masks are the kernel's
+//! 64 bits, because a libc keeps some of them for itself (musl: 32-34) and its `sigset_t` functions leave those out.
+
+use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+/// The size of the kernel's signal mask in bytes, which the raw rt_sig* calls want to be told.
+const MASK_SIZE: usize = 8;
+
+/// What a signal brought along (siginfo, sigaction(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// The signal's number, 1-64.
+    pub signal: c_int,
+    /// It was raised by the kernel (terminal, fault, child), not sent by a process.
+    pub by_kernel: bool,
+    /// The process that sent it, 0 where that one is in another pid namespace.
+    pub sender: c_int,
+}
+
+fn checked(result: c_long) -> Result<c_long, Errno> {
+    if result < 0 { Err(Errno::last()) } else { Ok(result) }
+}
+
+/// Sets the mask of blocked signals (rt_sigprocmask(2)); bit n-1 is signal n.
+pub fn set_mask(mask: u64) {
+    // SAFETY: reads 8 bytes of a live integer; no old mask is asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, MASK_SIZE) };
+}
+
+/// Gives a signal its default disposition (rt_sigaction(2)). Refused for KILL and STOP, which have no other.
+pub fn set_default(signal: c_int) {
+    // The kernel's struct: handler, flags, restorer, mask; SIG_DFL is 0.
+    let default = [0usize; 4];
+    // SAFETY: reads 32 zero bytes, the size of the kernel's struct on the 64-bit machines.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0usize, MASK_SIZE) };
+}
+
+/// Waits until a signal of the mask is pending and takes it; for ever without a timeout. Errors: EAGAIN (the time is
+/// over), EINTR, and what a seccomp filter answers.
+pub fn wait_signal(mask: u64, timeout: Option<Duration>) -> Result<Arrived, Errno> {
+    // SAFETY: an all-zero siginfo_t is valid, it is plain numbers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let limit = timeout.map(timespec);
+    let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the mask and the time are read, the info is written; all three live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, &raw mut info, limit, MASK_SIZE) };
+    // SAFETY: for a sent signal the field is the sender; otherwise it is some number, and not looked at.
+    let sender = unsafe { info.si_pid() };
+    checked(result).map(|signal| Arrived { signal: signal as c_int, by_kernel: info.si_code > 0, sender })
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    // SAFETY: an all-zero timespec is valid (it may have padding on some machines).
+    let mut spec: libc::timespec = unsafe { std::mem::zeroed() };
+    spec.tv_sec = time.as_secs() as _;
+    spec.tv_nsec = time.subsec_nanos() as _;
+    spec
+}
+
+/// A signalfd(2) for the mask: the way round where rt_sigtimedwait is refused.
+pub fn open_signals(mask: u64) -> Result<c_int, Errno> {
+    // SAFETY: reads the 8 bytes of the mask.
+    let result = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, MASK_SIZE, libc::SFD_CLOEXEC) };
+    checked(result).map(|fd| fd as c_int)
+}
+
+/// Like [`wait_signal`], from a signalfd.
+pub fn read_signal(fd: c_int, timeout: Option<Duration>) -> Result<Arrived, Errno> {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let limit = timeout.map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as c_int);
+    // SAFETY: one pollfd is given, and lives.
+    if checked(c_long::from(unsafe { libc::poll(&raw mut entry, 1, limit) }))? == 0 {
+        return Err(Errno::EAGAIN);
+    }
+    // SAFETY: an all-zero signalfd_siginfo is valid, it is plain numbers.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    // SAFETY: writes at most the struct's size into the struct.
+    let read = unsafe { libc::read(fd, (&raw mut info).cast::<c_void>(), size_of::<libc::signalfd_siginfo>()) };
+    checked(read as c_long).map(|_| Arrived {
+        signal: info.ssi_signo as c_int,
+        by_kernel: info.ssi_code > 0,
+        sender: info.ssi_pid as c_int,
+    })
+}
+
+/// A child that changed its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub pid: c_int,
+    /// The status word of wait(2).
+    pub status: c_int,
+}
+
+/// Takes the next child that ended (with `stopped`: or stopped), without waiting: `None` where the children there are
+/// run on. Errors: ECHILD where there is no child at all.
+pub fn reap(stopped: bool) -> Result<Option<Changed>, Errno> {
+    let mut status = 0;
+    let flags = libc::WNOHANG | libc::__WALL | if stopped { libc::WUNTRACED } else { 0 };
+    loop {
+        // SAFETY: the status word is written, no usage is asked for.
+        let result = unsafe { libc::wait4(-1, &raw mut status, flags, std::ptr::null_mut()) };
+        return match checked(c_long::from(result)) {
+            Ok(0) => Ok(None),
+            Ok(pid) => Ok(Some(Changed { pid: pid as c_int, status })),
+            Err(Errno::EINTR) => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
+/// kill(2); signal 0 only asks.
+pub fn kill(pid: c_int, signal: c_int) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    checked(c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)
+}
+
+/// A reference to a process that can't come to mean another one (pidfd_open(2)).
+pub fn open_process(pid: c_int) -> Result<c_int, Errno> {
+    // SAFETY: plain numbers.
+    checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }).map(|fd| fd as c_int)
+}
+
+/// pidfd_send_signal(2).
+pub fn kill_process(process: c_int, signal: c_int) -> Result<(), Errno> {
+    // SAFETY: plain numbers, no siginfo.
+    checked(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, signal, 0usize, 0) }).map(drop)
+}
+
+/// The own pid, in the own pid namespace.
+pub fn own_pid() -> c_int {
+    // SAFETY: no arguments, can't fail.
+    unsafe { libc::getpid() }
+}
+
+/// Orphans among the descendants become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER).
+pub fn become_subreaper() -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    checked(c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })).map(drop)
+}
+
+/// The signal that this process gets when its parent ends (prctl(2), PR_SET_PDEATHSIG).
+pub fn set_parent_death_signal(signal: c_int) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    checked(c_long::from(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })).map(drop)
+}
+
+/// Time since an arbitrary start (CLOCK_MONOTONIC).
+pub fn now() -> Duration {
+    let mut time = timespec(Duration::ZERO);
+    // SAFETY: writes the struct.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Opens a file that is closed on exec; the descriptor.
+pub fn open(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
+    // SAFETY: the path ends in NUL.
+    checked(c_long::from(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o644) })).map(|fd| fd as c_int)
+}
+
+/// read(2).
+pub fn read(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: writes at most the buffer's length into it.
+    checked(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as c_long).map(|count| count as usize)
+}
+
+/// close(2).
+pub fn close(fd: c_int) {
+    // SAFETY: the callers own what they close.
+    unsafe { libc::close(fd) };
+}
+
+/// Closes every descriptor from `first` on; a kernel before 5.9 refuses, then they stay.
+pub fn close_from(first: c_int) {
+    // SAFETY: plain numbers; nothing in the init holds a descriptor that is used later when this is called.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Writes what goes without waiting; drops the rest. For diagnostics: a reader that is stuck must not stop the init.
+pub fn write_or_drop(fd: c_int, bytes: &[u8]) {
+    // A pipe with room for a page takes a page without waiting (pipe(7)).
+    for part in bytes.chunks(4096) {
+        let vector = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+        // SAFETY: one iovec, whose bytes live through the call and are only read.
+        let result =
+            unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const vector, 1, -1isize, 0, libc::RWF_NOWAIT) };
+        // Files and terminals may not know the flag, or say "not now" where a plain write takes no time.
+        if result < 0 && !is_pipe(fd) {
+            let mut entry = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+            // SAFETY: one pollfd is given, and lives; the bytes are read.
+            unsafe {
+                if libc::poll(&raw mut entry, 1, 0) == 1 && entry.revents & libc::POLLOUT != 0 {
+                    libc::write(fd, part.as_ptr().cast(), part.len());
+                }
+            }
+        }
+    }
+}
+
+fn is_pipe(fd: c_int) -> bool {
+    // SAFETY: an all-zero stat is valid, it is plain numbers.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: writes the struct.
+    let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
+    known && matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK)
+}
+
+/// chdir(2).
+pub fn change_folder(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path ends in NUL.
+    checked(c_long::from(unsafe { libc::chdir(path.as_ptr()) })).map(drop)
+}
+
+/// Stops this process until it gets SIGCONT.
+pub fn stop_self() {
+    let _ = kill(own_pid(), libc::SIGSTOP);
+}
+
+/// The session of a process, 0 for the own (getsid(2)).
+pub fn session_of(pid: c_int) -> Result<c_int, Errno> {
+    // SAFETY: plain numbers.
+    checked(c_long::from(unsafe { libc::getsid(pid) })).map(|session| session as c_int)
+}
+
+/// The process group of a process, 0 for the own (getpgid(2)).
+pub fn group_of(pid: c_int) -> Result<c_int, Errno> {
+    // SAFETY: plain numbers.
+    checked(c_long::from(unsafe { libc::getpgid(pid) })).map(|group| group as c_int)
+}
+
+/// The foreground process group of a terminal (tcgetpgrp(3)).
+pub fn foreground(terminal: c_int) -> Result<c_int, Errno> {
+    let mut group: libc::pid_t = 0;
+    // SAFETY: the call writes one pid_t.
+    checked(c_long::from(unsafe { libc::ioctl(terminal, libc::TIOCGPGRP, &raw mut group) })).map(|_| group)
+}
+
+/// Makes a process group the foreground one (tcsetpgrp(3)); SIGTTOU must be blocked.
+pub fn set_foreground(terminal: c_int, group: c_int) -> Result<(), Errno> {
+    // SAFETY: the call reads one pid_t.
+    checked(c_long::from(unsafe { libc::ioctl(terminal, libc::TIOCSPGRP, &raw const group) })).map(drop)
+}
+
+/// The bytes of a C string that lives as long as the process (an argument, an environment entry).
+///
+/// # Safety
+/// `text` is such a string.
+pub unsafe fn text(text: *const c_char) -> &'static OsStr {
+    // SAFETY: the caller's promise.
+    OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// Ends the process; nothing is to be flushed or dropped.
+pub fn exit(code: c_int) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Writes all of a text to stdout, waiting where it must.
+pub fn print(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        // SAFETY: the bytes are read.
+        let written = unsafe { libc::write(1, bytes.as_ptr().cast(), bytes.len()) };
+        match usize::try_from(written) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The init's descendants, found through /proc, and signals for them that can't hit another process.
+
+use std::ffi::{CString, c_int};
+
+use nix::errno::Errno;
+
+use crate::sys;
+
+/// A process: its pid and when it started, which together name it for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: c_int,
+    parent: c_int,
+    /// In clock ticks after boot (proc(5), stat's field 22).
+    started: u64,
+    group: c_int,
+    session: c_int,
+    zombie: bool,
+}
+
+impl Process {
+    pub fn in_group(&self, group: c_int) -> bool {
+        self.group == group
+    }
+
+    pub fn in_session(&self, session: c_int) -> bool {
+        self.session == session
+    }
+}
+
+/// Every living descendant of this process, parents before their children. Orphans are among them where this process
+/// is PID 1 or a subreaper. Empty without /proc.
+pub fn descendants() -> Vec<Process> {
+    let all = all_processes();
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![sys::own_pid()];
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|process| process.parent == parent) {
+            parents.push(process.pid);
+            if !process.zombie {
+                found.push(*process);
+            }
+        }
+    }
+    found
+}
+
+fn all_processes() -> Vec<Process> {
+    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
+    folder.flatten().filter_map(|entry| read(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// What /proc/PID/stat says of a process.
+fn read(pid: c_int) -> Option<Process> {
+    let path = CString::new(format!("/proc/{pid}/stat")).ok()?;
+    let fd = sys::open(&path, libc::O_RDONLY).ok()?;
+    let mut buffer = [0; 1024];
+    let read = sys::read(fd, &mut buffer);
+    sys::close(fd);
+    parse(pid, &buffer[..read.ok()?])
+}
+
+fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
+    // The name stands in brackets and may hold any byte, brackets too.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = std::str::from_utf8(stat.get(end + 2..)?).ok()?.split(' ');
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
+    // Field 22 of the line, 15 further on.
+    let started = fields.nth(15)?.parse().ok()?;
+    Some(Process { pid, parent, started, group, session, zombie: matches!(state, "Z" | "X") })
+}
+
+/// Sends a signal to a process that was found before, if it still is that process.
+pub fn send(process: Process, signal: c_int) {
+    let reference = match sys::open_process(process.pid) {
+        Ok(reference) => Some(reference),
+        // The kernel is older than 5.3, a filter refuses, or there are no descriptors left.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EMFILE | Errno::ENFILE | Errno::EINVAL | Errno::ENOMEM) => None,
+        Err(_) => return,
+    };
+    // The reference was opened before this look: what it shows is what the reference means.
+    if read(process.pid).is_some_and(|now| now.started == process.started) {
+        let sent = reference.map(|reference| sys::kill_process(reference, signal));
+        if matches!(sent, None | Some(Err(Errno::ENOSYS | Errno::EPERM))) {
+            let _ = sys::kill(process.pid, signal);
+        }
+    }
+    if let Some(reference) = reference {
+        sys::close(reference);
+    }
+}
+
+/// Sends a signal once to every descendant that is not in `done`, and to those that appear while it does; adds them to
+/// `done`.
+pub fn send_to_all(signal: c_int, done: &mut Vec<Process>) {
+    // A process may fork between the look and the signal. A fork bomb is for KILL.
+    for _ in 0..16 {
+        let new: Vec<_> = descendants().into_iter().filter(|process| !is_in(done, *process)).collect();
+        if new.is_empty() {
+            break;
+        }
+        for process in new {
+            send(process, signal);
+            done.push(process);
+        }
+    }
+}
+
+fn is_in(list: &[Process], process: Process) -> bool {
+    list.iter().any(|known| known.pid == process.pid && known.started == process.started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_hostile_names() {
+        let line = b"77 (a) S 1 (b)) R 5 70 60 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123456 1 1 1";
+        let process = parse(77, line).unwrap();
+        assert_eq!((process.parent, process.group, process.session, process.started), (5, 70, 60, 123_456));
+        assert!(parse(1, b"1 (x").is_none() && parse(1, b"").is_none() && parse(1, b"1 (x) R").is_none());
+    }
+
+    #[test]
+    fn finds_a_child() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let found = descendants().into_iter().find(|process| process.pid == child.id() as c_int).unwrap();
+        assert_eq!(found.parent, sys::own_pid());
+        send(Process { started: found.started + 1, ..found }, libc::SIGKILL);
+        assert!(child.try_wait().unwrap().is_none());
+        send(found, libc::SIGKILL);
+        assert!(!child.wait().unwrap().success());
+    }
+}
