@@ -9,12 +9,24 @@ pub struct Failure {
     /// `Dockerfile:12`, with the instruction where that helps.
     place: Option<String>,
     pub error: Error,
+    is_given_up: bool,
 }
 
 impl Failure {
     /// A fault of the Dockerfile itself; line 0 stands for the whole file.
     pub fn at(file: &str, line: usize, message: impl fmt::Display) -> Failure {
-        Failure { place: None, error: Error::invalid(message) }.located(file, line, None)
+        Failure::from(Error::invalid(message)).located(file, line, None)
+    }
+
+    /// No fault of the step that it ended: the client is gone, or another stage failed.
+    pub fn given_up() -> Failure {
+        let error = Error::Failed("the build is given up".into());
+        Failure { place: None, error, is_given_up: true }
+    }
+
+    /// Whether this is [`Failure::given_up`].
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up
     }
 
     /// Says where it happened, unless that is known.
@@ -72,6 +84,6 @@ impl From<Failure> for Error {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { place: None, error }
+        Failure { place: None, error, is_given_up: false }
     }
 }

@@ -17,6 +17,7 @@ mod plan;
 mod run;
 mod source;
 mod stage;
+mod voice;
 mod words;
 
 pub use cache::Cache;

@@ -1,8 +1,7 @@
 //! A RUN's output on its way to the client, and its last lines for the error message.
 
-use super::Progress;
+use super::{Progress, voice::Voice};
 use std::collections::VecDeque;
-use tokio::sync::mpsc::Sender;
 
 /// Lines that an error shows, and how much of each.
 const LINES: usize = 12;
@@ -10,7 +9,7 @@ const LINE_BYTES: usize = 400;
 
 /// Takes bytes as they come and hands on text: a character cut in two waits for its end.
 pub struct Output {
-    progress: Sender<Progress>,
+    voice: Voice,
     quiet: bool,
     /// The beginning of a character.
     cut: Vec<u8>,
@@ -20,8 +19,8 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(progress: Sender<Progress>, quiet: bool) -> Output {
-        Output { progress, quiet, cut: Vec::new(), lines: VecDeque::new(), open: false }
+    pub fn new(voice: Voice, quiet: bool) -> Output {
+        Output { voice, quiet, cut: Vec::new(), lines: VecDeque::new(), open: false }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
@@ -61,8 +60,7 @@ impl Output {
             }
         }
         if !self.quiet {
-            // When the client is gone the build ends by itself.
-            let _ = self.progress.send(Progress::Stream { stream: text }).await;
+            self.voice.send(Progress::Stream { stream: text }).await;
         }
     }
 
@@ -81,11 +79,13 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::voice::{conduct, voice};
 
     #[tokio::test]
     async fn characters_stay_whole_and_the_last_lines_are_kept() {
+        let (voice, listener) = voice();
         let (sender, mut receiver) = tokio::sync::mpsc::channel(99);
-        let mut output = Output::new(sender, false);
+        let mut output = Output::new(voice, false);
         output.write("a\nü".as_bytes().split_at(3).0).await;
         output.write(&"ü".as_bytes()[1..]).await;
         output.write(b"\xff\n").await;
@@ -93,12 +93,14 @@ mod tests {
             output.write(format!("line {number}\n").as_bytes()).await;
         }
         output.end().await;
+        let tail = output.tail();
+        drop(output);
+        conduct(vec![listener], &sender, &Default::default()).await;
         let mut all = String::new();
         while let Ok(Progress::Stream { stream }) = receiver.try_recv() {
             all.push_str(&stream);
         }
         assert!(all.starts_with("a\nü\u{fffd}\nline 0\n"), "{all}");
-        let tail = output.tail();
         assert!(tail.starts_with("; its last output:\n  line 8\n") && tail.ends_with("\n  line 19"), "{tail}");
     }
 }

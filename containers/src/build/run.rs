@@ -1,10 +1,12 @@
-//! Carries out a plan: stage by stage, step by step, with the progress that Docker's clients show.
+//! Carries out a plan: stages side by side, each as soon as those that it needs have ended, with the progress that
+//! Docker's clients show.
 
 use super::{
     Cache, Failure, Prepared, Progress,
     command::Command,
     plan::{Base, Plan, Step},
     stage::Stage,
+    voice::{Voice, conduct, voice},
 };
 use crate::{
     api::blocking,
@@ -13,12 +15,13 @@ use crate::{
     error::{Context, Error, Result},
     image::{Image, name::Name, registry},
 };
-
+use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::mpsc::Sender;
+use tokio::sync::{mpsc::Sender, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Variables that a build passes to RUN without an ARG, and that take no part in the cache: they name proxies.
 pub const PROXIES: [&str; 10] = [
@@ -34,63 +37,101 @@ pub const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
-/// A build under way.
+/// What a stage gave, once it has ended; in it None: nothing at all (FROM scratch alone).
+type Ended = watch::Sender<Option<Option<Image>>>;
+
+/// A stage of a build under way: what it shares with the others, and what is its own.
 pub struct Build {
     pub engine: Arc<Engine>,
-    pub request: Request,
-    pub plan: Plan,
+    pub request: Arc<Request>,
+    pub plan: Arc<Plan>,
     cache: Arc<Mutex<Cache>>,
-    progress: Sender<Progress>,
+    ended: Arc<BTreeMap<usize, Ended>>,
+    /// Another stage has failed, or the client is gone.
+    pub given_up: CancellationToken,
+    pub voice: Voice,
+    /// Of the step that was announced last.
     number: usize,
     total: usize,
     /// Build arguments that an ARG took up.
     pub consumed: BTreeSet<String>,
-    /// What the stages gave so far; None: nothing at all (FROM scratch alone).
-    pub built: BTreeMap<usize, Option<Image>>,
 }
 
 /// Builds; see [`super::build`].
 pub async fn run(engine: &Arc<Engine>, prepared: Prepared, progress: Sender<Progress>) -> Result<String, Failure> {
     let Prepared { request, plan, tags } = prepared;
     let folder = engine.config.data_root.join(super::FOLDER);
-    let cache = blocking(move || Cache::open(&folder)).await?;
+    let cache = Arc::new(Mutex::new(blocking(move || Cache::open(&folder)).await?));
     let total = plan.count() + usize::from(!request.labels.is_empty());
-    let mut build = Build {
-        engine: Arc::clone(engine),
-        request,
-        plan,
-        cache: Arc::new(Mutex::new(cache)),
-        progress,
-        number: 0,
-        total,
-        consumed: BTreeSet::new(),
-        built: BTreeMap::new(),
+    let (request, plan) = (Arc::new(request), Arc::new(plan));
+    let ended: Arc<BTreeMap<usize, Ended>> =
+        Arc::new(plan.needed.iter().map(|index| (*index, watch::Sender::new(None))).collect());
+    let given_up = CancellationToken::new();
+    let (mut stages, mut listeners) = (Vec::new(), Vec::new());
+    let mut number = plan.meta.len();
+    for index in plan.needed.iter().copied() {
+        let (voice, listener) = voice();
+        listeners.push(listener);
+        let build = Build {
+            engine: Arc::clone(engine),
+            request: Arc::clone(&request),
+            plan: Arc::clone(&plan),
+            cache: Arc::clone(&cache),
+            ended: Arc::clone(&ended),
+            given_up: given_up.clone(),
+            voice,
+            number,
+            total,
+            consumed: BTreeSet::new(),
+        };
+        number += 1 + plan.stages[index].steps.len();
+        stages.push(build.whole_stage(index));
+    }
+    let quiet = request.quiet;
+    // Nobody may be there to hear it: the stages learn of that.
+    let say = async |stream: String| {
+        if !quiet {
+            let _ = progress.send(Progress::Stream { stream }).await;
+        }
     };
-    for step in build.plan.meta.clone() {
-        build.announce(&step.text).await?;
+    let mut consumed = BTreeSet::new();
+    for (number, step) in (1..).zip(&plan.meta) {
+        say(format!("Step {number}/{total} : {}\n", step.text)).await;
         if let Command::Arg(pairs) = &step.command {
-            build.consumed.extend(pairs.iter().map(|(name, _)| name.clone()));
+            consumed.extend(pairs.iter().map(|(name, _)| name.clone()));
         }
     }
-    for index in build.plan.needed.clone() {
-        build.stage(index).await?;
+    let (results, ()) = tokio::join!(join_all(stages), conduct(listeners, &progress, &given_up));
+    // One that was given up because another failed is not the one to tell of.
+    let (given_up, failed): (Vec<_>, Vec<_>) =
+        results.iter().filter_map(|(result, _)| result.as_ref().err()).partition(|failure| failure.is_given_up());
+    if !failed.is_empty() || !given_up.is_empty() {
+        let wanted = failed.is_empty();
+        let mut failures = results.into_iter().filter_map(|(result, _)| result.err());
+        let failure = failures.find(|failure| failure.is_given_up() == wanted);
+        return Err(failure.unwrap_or_else(Failure::given_up));
     }
-    let file = build.request.dockerfile.clone();
-    let image = build.built.remove(&build.plan.target).flatten();
-    let id = image.ok_or_else(|| Failure::at(&file, 0, "No image was generated. Is your Dockerfile empty?"))?.id;
-    build.warn_of_arguments().await;
-    build.send(Progress::Image { aux: serde_json::json!({ "ID": id }) }).await;
-    build.say(&format!("Successfully built {}\n", short(&id))).await;
+    consumed.extend(results.into_iter().flat_map(|(_, consumed)| consumed));
+    let image = ended.get(&plan.target).and_then(|ended| ended.borrow().clone()).flatten();
+    let id = image
+        .ok_or_else(|| Failure::at(&request.dockerfile, 0, "No image was generated. Is your Dockerfile empty?"))?
+        .id;
+    let is_unused = |name: &&String| !consumed.contains(*name) && !PROXIES.contains(&name.as_str());
+    let unused: Vec<&str> = request.build_args.keys().filter(is_unused).map(String::as_str).collect();
+    if !unused.is_empty() {
+        say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))).await;
+    }
+    let _ = progress.send(Progress::Image { aux: serde_json::json!({ "ID": id }) }).await;
+    say(format!("Successfully built {}\n", short(&id))).await;
     for tag in tags {
-        let (store, of) = (Arc::clone(&build.engine.images), id.clone());
-        let name = tag.tagged();
+        let (store, of, name) = (Arc::clone(&engine.images), id.clone(), tag.tagged());
         blocking(move || store.tag(&of, &name)).await?;
         let attributes = HashMap::from([("name".to_owned(), tag.tagged())]);
-        build.engine.events.emit(Kind::IMAGE, "tag", &id, attributes);
-        build.say(&format!("Successfully tagged {}\n", tag.tagged())).await;
+        engine.events.emit(Kind::IMAGE, "tag", &id, attributes);
+        say(format!("Successfully tagged {}\n", tag.tagged())).await;
     }
-    if build.request.quiet {
-        build.send(Progress::Stream { stream: format!("{id}\n") }).await;
+    if quiet {
+        let _ = progress.send(Progress::Stream { stream: format!("{id}\n") }).await;
     }
     Ok(id)
 }
@@ -102,31 +143,40 @@ pub fn short(id: &str) -> &str {
 }
 
 impl Build {
-    async fn send(&self, progress: Progress) {
-        // Nobody may be there to hear it: `announce` notices.
-        let _ = self.progress.send(progress).await;
-    }
-
     /// Tells the client, unless it asked for quiet.
     pub async fn say(&self, text: &str) {
         if !self.request.quiet {
-            self.send(Progress::Stream { stream: text.to_owned() }).await;
+            self.voice.send(Progress::Stream { stream: text.to_owned() }).await;
         }
     }
 
-    /// For output that comes from elsewhere, and to learn that the client is gone.
-    pub fn progress(&self) -> &Sender<Progress> {
-        &self.progress
-    }
-
-    /// Begins a step; an error when the client is gone.
-    pub async fn announce(&mut self, text: &str) -> Result<()> {
-        if self.progress.is_closed() {
-            return Err(Error::Failed("the client is gone: the build is given up".into()));
+    /// Begins a step; an error when the build is given up.
+    async fn announce(&mut self, text: &str) -> Result<(), Failure> {
+        if self.given_up.is_cancelled() {
+            return Err(Failure::given_up());
         }
         self.number += 1;
         self.say(&format!("Step {}/{} : {text}\n", self.number, self.total)).await;
         Ok(())
+    }
+
+    /// What an earlier stage gave, waited for. None: that stage is not part of the build.
+    pub async fn stage_image(&self, index: usize) -> Result<Option<Option<Image>>, Failure> {
+        let Some(ended) = self.ended.get(&index) else { return Ok(None) };
+        let mut ended = ended.subscribe();
+        tokio::select! {
+            image = ended.wait_for(Option::is_some) => Ok(image.map_err(|_| Failure::given_up())?.clone()),
+            () = self.given_up.cancelled() => Err(Failure::given_up()),
+        }
+    }
+
+    /// Builds a stage to its end; the build arguments that it took up. The others are given up if it fails.
+    async fn whole_stage(mut self, index: usize) -> (Result<(), Failure>, BTreeSet<String>) {
+        let result = self.stage(index).await;
+        if result.is_err() {
+            self.given_up.cancel();
+        }
+        (result, self.consumed)
     }
 
     /// The image that an earlier build made of the same things.
@@ -161,7 +211,7 @@ impl Build {
         self.announce(&source.text).await?;
         let base = match &source.base {
             Base::Scratch => None,
-            Base::Stage(base) => self.built.get(base).cloned().flatten(),
+            Base::Stage(base) => self.stage_image(*base).await?.flatten(),
             Base::Image(name) => Some(
                 self.image(name)
                     .await
@@ -188,7 +238,9 @@ impl Build {
             self.announce(&format!("LABEL {}", text.join(" "))).await?;
             stage.labels(self, labels).await?;
         }
-        self.built.insert(index, stage.into_image());
+        if let Some(ended) = self.ended.get(&index) {
+            ended.send_replace(Some(stage.into_image()));
+        }
         Ok(())
     }
 
@@ -207,25 +259,10 @@ impl Build {
     async fn pull(&self, name: &Name) -> Result<Image> {
         let pulled = registry::pull(&self.engine.images, name, |status, id| {
             if !self.request.quiet {
-                // A client that does not keep up misses a line of no consequence.
-                let _ =
-                    self.progress.try_send(Progress::Status { status: status.to_owned(), id: id.map(str::to_owned) });
+                self.voice.send_now(Progress::Status { status: status.to_owned(), id: id.map(str::to_owned) });
             }
         });
         pulled.await.map_err(|error| Error::Failed(format!("No such image: {name}; it could not be pulled: {error}")))
-    }
-
-    async fn warn_of_arguments(&self) {
-        let unused: Vec<&str> = self
-            .request
-            .build_args
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !self.consumed.contains(*name) && !PROXIES.contains(name))
-            .collect();
-        if !unused.is_empty() {
-            self.say(&format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))).await;
-        }
     }
 
     /// An empty folder in the store for a step's changes.

@@ -229,7 +229,7 @@ impl Stage {
         let image = match stage {
             None => Some(build.image(from).await?),
             Some(stage) => {
-                let built = build.built.get(&stage).cloned();
+                let built = build.stage_image(stage).await?;
                 built.ok_or_else(|| Error::invalid(format!("--from={from}: that stage was not built")))?
             }
         };
@@ -318,7 +318,7 @@ impl Stage {
         let overlay = blocking(move || overlay(&store, image.as_ref(), &path)).await?;
         let upper = overlay.upper.clone();
         build.say(&format!(" ---> Running in {}\n", short(&id))).await;
-        let mut output = Output::new(build.progress().clone(), build.request.quiet);
+        let mut output = Output::new(build.voice.clone(), build.request.quiet);
         let step = step::Step {
             id: &id,
             overlay,
@@ -334,12 +334,12 @@ impl Stage {
             }
             output.end().await;
         };
-        let (code, ()) = tokio::join!(step::run(&build.engine, step, sender, build.progress().closed()), shown);
+        let (code, ()) = tokio::join!(step::run(&build.engine, step, sender, build.given_up.cancelled()), shown);
         let code = match code {
             Ok(code) => code,
             Err(error) => {
                 build.discard(folder).await?;
-                return Err(error.into());
+                return Err(if build.given_up.is_cancelled() { Failure::given_up() } else { error.into() });
             }
         };
         if code != 0 {

@@ -465,6 +465,27 @@ fn other_clients_build_too() {
 }
 
 #[test]
+fn independent_stages_run_side_by_side_and_are_told_of_in_order() {
+    let engine = Engine::with_busybox();
+    let begun = Instant::now();
+    let text = "FROM busybox:test AS one\nRUN echo first; sleep 3; echo last >/one\n\
+                FROM busybox:test AS two\nRUN echo second; sleep 3; echo last >/two\n\
+                FROM busybox:test\nCOPY --from=one /one /\nCOPY --from=two /two /\n";
+    let said = build_text(&engine, text, &[]).ok();
+    assert!(begun.elapsed().as_secs_f32() < 5.5, "{:?}", begun.elapsed());
+    let steps: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("Step ")?.split(" :").next()).collect();
+    assert_eq!(steps, ["1/7", "2/7", "3/7", "4/7", "5/7", "6/7", "7/7"]);
+    let at = |text: &str| said.find(text).unwrap();
+    assert!(at("\nfirst\n") < at("Step 3/7") && at("Step 3/7") < at("\nsecond\n"), "{said}");
+    // One that fails ends the others.
+    let text = "FROM busybox:test AS one\nRUN sleep 1000\nFROM busybox:test AS two\nRUN sleep 1; exit 5\n\
+                FROM busybox:test\nCOPY --from=one / /\nCOPY --from=two / /\n";
+    let begun = Instant::now();
+    build_text(&engine, text, &[]).fails(5, "Dockerfile:4: RUN sleep 1; exit 5: The command");
+    assert!(begun.elapsed().as_secs_f32() < 5.0, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn independent_images_are_built_side_by_side() {
     let engine = Engine::with_busybox();
     let text = |number: u8| format!("FROM busybox:test\nRUN sleep 2; echo {number} >/n\n");
