@@ -1,4 +1,5 @@
-//! What was built before: a digest of everything that goes into a step → the image that came out of it.
+//! What was built before: a digest of everything that goes into a step → the images that came out of it, the newest
+//! first. Several, because a build without the cache makes one more, which may be removed before the others.
 //!
 //! One small JSON file below the data root. It is a cache: a damaged one is begun anew, and an entry counts only as long
 //! as the store has its image.
@@ -16,10 +17,13 @@ use std::{
 /// Builds of one daemon run side by side: one at a time changes the file.
 static WRITING: Mutex<()> = Mutex::new(());
 
+/// Images that are kept in mind for one step.
+const IMAGES_MAX: usize = 4;
+
 /// The record of earlier builds.
 pub struct Cache {
     file: PathBuf,
-    known: BTreeMap<String, String>,
+    known: BTreeMap<String, Vec<String>>,
 }
 
 impl Cache {
@@ -31,17 +35,23 @@ impl Cache {
         Ok(Cache { file, known })
     }
 
-    /// The image that came out of a step.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.known.get(key).map(String::as_str)
+    /// The images that came out of a step, the newest first.
+    pub fn get(&self, key: &str) -> &[String] {
+        self.known.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Notes what came out of a step. Entries whose image `is_there` denies go.
+    /// Notes what came out of a step. Images that `is_there` denies go.
     pub fn put(&mut self, key: &str, image: &str, is_there: impl Fn(&str) -> bool) -> Result<()> {
         let _lock = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         self.known = read(&self.file)?;
-        self.known.retain(|_, image| is_there(image));
-        self.known.insert(key.to_owned(), image.to_owned());
+        self.known.retain(|_, images| {
+            images.retain(|other| is_there(other));
+            !images.is_empty()
+        });
+        let images = self.known.entry(key.to_owned()).or_default();
+        images.retain(|other| other != image);
+        images.insert(0, image.to_owned());
+        images.truncate(IMAGES_MAX);
         let text = serde_json::to_vec_pretty(&self.known).map_err(std::io::Error::from).at("encode", &self.file)?;
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         let mut new = tempfile::NamedTempFile::new_in(folder).at("create a file in", folder)?;
@@ -62,7 +72,7 @@ impl Cache {
     }
 }
 
-fn read(file: &Path) -> Result<BTreeMap<String, String>> {
+fn read(file: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     match fs::read(file) {
         Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
             log::warn!("{}: begun anew, it is damaged: {error}", file.display());
@@ -95,11 +105,15 @@ mod tests {
         first.put("a", "one", |_| true).unwrap();
         beside.put("b", "two", |_| true).unwrap();
         let mut again = Cache::open(folder.path()).unwrap();
-        assert_eq!((again.get("a"), again.get("b"), again.get("c")), (Some("one"), Some("two"), None));
-        again.put("c", "three", |image| image != "one").unwrap();
-        assert_eq!(Cache::open(folder.path()).unwrap().get("a"), None);
+        assert_eq!((again.get("a"), again.get("b")), (&["one".to_owned()][..], &["two".to_owned()][..]));
+        assert!(again.get("c").is_empty());
+        again.put("b", "newer", |_| true).unwrap();
+        assert_eq!(again.get("b"), ["newer", "two"]);
+        again.put("c", "three", |image| image != "one" && image != "newer").unwrap();
+        let again = Cache::open(folder.path()).unwrap();
+        assert_eq!((again.get("a"), again.get("b")), (&[][..], &["two".to_owned()][..]));
         fs::write(folder.path().join("cache.json"), "{").unwrap();
-        assert_eq!(Cache::open(folder.path()).unwrap().get("b"), None);
+        assert!(Cache::open(folder.path()).unwrap().get("b").is_empty());
     }
 
     #[test]

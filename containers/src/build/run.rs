@@ -184,13 +184,18 @@ impl Build {
         if self.request.no_cache {
             return Ok(None);
         }
-        let id = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(str::to_owned);
-        let Some(id) = id else { return Ok(None) };
+        let ids = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(key).to_vec();
         let store = Arc::clone(&self.engine.images);
-        match blocking(move || store.get(&id)).await {
-            Err(Error::NotFound { .. }) => Ok(None),
-            other => other.map(Some),
-        }
+        blocking(move || {
+            for id in ids {
+                match store.get(&id) {
+                    Err(Error::NotFound { .. }) => {}
+                    other => return other.map(Some),
+                }
+            }
+            Ok(None)
+        })
+        .await
     }
 
     /// Notes what came out of a step.

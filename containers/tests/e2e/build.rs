@@ -274,6 +274,11 @@ fn the_cache_knows_what_matters() {
     assert_eq!(hits(build(&engine, "cached", &["--build-arg", "A=2"])), 2);
     // The same contents give the same result, so that what comes after a rebuilt stage is taken from the cache.
     assert_eq!(hits(build(&engine, "cached", &["--no-cache"])), 0);
+    // The prune takes the first stage, which has no name, and the newest images of the last one's steps; those that the
+    // name holds are found all the same, by what the first stage gives when it is built again.
+    engine.docker(&["image", "prune", "-f"]).ok();
+    assert_eq!(hits(build(&engine, "cached", &["-t", "cached"])), 2, "after a prune");
+    assert_eq!(id(&engine), first);
     fs::set_permissions(folder.join("data/file"), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(hits(build(&engine, "cached", &[])), 1, "a mode has changed");
     engine.docker(&["builder", "prune", "-f"]).ok();
