@@ -1,2 +1,46 @@
-//! Placeholder.
-fn main() {}
+//! `init-tests [--init PATH]… [--as NAME] [--case TEXT]`: a matrix of cases against any container init.
+
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+use init_tests::harness::Init;
+use init_tests::{matrix, probe};
+
+/// Runs container inits through the same cases and prints a matrix. Needs root (pid namespaces).
+#[derive(FromArgs)]
+struct Options {
+    /// an init to run; may be repeated. Default: target/init/inception-init and the peers that are installed
+    #[argh(option)]
+    init: Vec<PathBuf>,
+    /// the personality that the init is asked for, by its option --as
+    #[argh(option, long = "as")]
+    personality: Option<String>,
+    /// only the cases whose name contains this
+    #[argh(option, default = "String::new()")]
+    case: String,
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "probe") && probe::run(&words[1..]) {
+        return;
+    }
+    let options: Options = argh::from_env();
+    let inits: Vec<Init> = if options.init.is_empty() {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+        let ours = std::env::var_os("INCEPTION_INIT").map_or_else(|| target.join("init/inception-init"), PathBuf::from);
+        let peers = ["/usr/bin/tini", "/usr/bin/dumb-init", "/usr/bin/catatonit"].map(PathBuf::from);
+        let there = std::iter::once(ours).chain(peers).filter(|path| path.is_file());
+        there.map(|path| Init::new(&path, None)).collect()
+    } else {
+        options.init.iter().map(|path| Init::new(&absolute(path), options.personality.as_deref())).collect()
+    };
+    let columns = matrix::run(&inits, &options.case);
+    print!("{}", matrix::show(&columns));
+    let failed = columns.iter().any(|column| column.init.ours && column.verdicts.iter().flatten().any(Result::is_err));
+    std::process::exit(i32::from(failed));
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,7 @@
+//! Runs any container init through the same cases: this project's, and the peers that Debian has.
+
+pub mod cases;
+pub mod harness;
+pub mod matrix;
+pub mod probe;
+pub mod terminal_cases;
