@@ -28,6 +28,8 @@ pub struct Config {
     pub grace: Duration,
     /// What is left after the main program is stopped; some peers exit at once.
     pub stop_rest: bool,
+    /// Where the rest is not stopped: its process group still gets TERM at the end, as dumb-init does it.
+    pub last_term: bool,
     /// Go on until the last descendant has ended, for a main program that daemonizes.
     pub wait_all: bool,
     /// Exit codes that count as success.
@@ -73,6 +75,7 @@ impl Default for Config {
             stop_delay: Duration::ZERO,
             grace: Duration::from_secs(5),
             stop_rest: true,
+            last_term: false,
             wait_all: false,
             success: std::array::from_fn(|code| code == 0),
             restart: Restart::No,

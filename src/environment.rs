@@ -25,14 +25,14 @@ pub fn own() -> *const *const c_char {
 }
 
 /// The process's own entries, `NAME=VALUE`.
-pub fn entries() -> impl Iterator<Item = &'static OsStr> {
+pub fn entries() -> impl Iterator<Item = &'static OsStr> + Clone {
     raw(own()).map(|entry| {
         // SAFETY: an entry of the environment lives as long as the process.
         unsafe { sys::text(entry) }
     })
 }
 
-fn raw(first: *const *const c_char) -> impl Iterator<Item = *const c_char> {
+fn raw(first: *const *const c_char) -> impl Iterator<Item = *const c_char> + Clone {
     let mut next = first;
     std::iter::from_fn(move || {
         if next.is_null() {

@@ -10,6 +10,7 @@ mod environment;
 mod identity;
 mod inherited;
 mod options;
+mod personality;
 mod policy;
 mod report;
 mod signal;
@@ -34,17 +35,24 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     match options::read(&args, environment::entries()) {
         Request::Run { config, command, verbose } => {
             report::be_verbose(verbose);
-            // SAFETY: C's promise for argv; a command's index is at least 1 and below `count`.
-            let command = unsafe { Command::new(argv.add(command)) };
+            // The command's words to the end of argv, in their order: a peer's options may stand between them.
+            let start = args.len() - command.len();
+            for (place, index) in command.iter().enumerate().rev() {
+                // SAFETY: indices of argv, which is the program's own; the words move up, the last one first.
+                unsafe { *argv.add(start + place) = *argv.add(*index) };
+            }
+            // SAFETY: C's promise for argv; the command leaves out at least the init's name.
+            let command = unsafe { Command::new(argv.add(start)) };
             sys::exit(supervise::Supervisor::new(*config, command, 0).run())
         }
+        Request::Pause => sys::exit(supervise::pause()),
         Request::Print(text) => {
             sys::print(text.as_bytes());
             sys::exit(0)
         }
-        Request::Refuse(message) => {
+        Request::Refuse { message, code } => {
             warning!("{message}");
-            sys::exit(config::Codes::USUAL.own)
+            sys::exit(code)
         }
     }
 }

@@ -3,13 +3,14 @@
 //! argh reads whole words of UTF-8 and no `--name=value`; the service's words are bytes that are nobody's business. So
 //! the arguments are split at the service first, and argh gets what stands before it in the form that it takes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use argh::FromArgs;
 
-use crate::config::{Config, Forward};
+use crate::config::{Codes, Config, Forward};
+use crate::personality::{self, Peer};
 use crate::policy::Restart;
 use crate::{identity, signal};
 
@@ -94,6 +95,10 @@ struct Options {
     /// show what the init does on stderr; twice: every process that is reaped
     #[argh(switch, short = 'v')]
     verbose: u8,
+    /// stand in for another init, with its options (must come first): tini, docker-init, dumb-init, catatonit
+    #[argh(option, long = "as", arg_name = "name")]
+    #[allow(dead_code, reason = "for --help: it is read before anything else")]
+    personality: Option<String>,
     /// print the version
     #[argh(switch, short = 'V')]
     version: bool,
@@ -105,43 +110,72 @@ struct Options {
 
 /// What the command line asks for.
 pub enum Request {
-    /// Run the command that starts at this index of argv.
-    Run { config: Box<Config>, command: usize, verbose: u8 },
+    /// Run the command whose words have these indices in argv; none is 0.
+    Run { config: Box<Config>, command: Vec<usize>, verbose: u8 },
+    /// Be what holds a pod's namespaces: run nothing, reap, end by TERM or INT.
+    Pause,
     /// Print this and end well.
     Print(String),
-    /// Print this and end with the code for a wrong option.
-    Refuse(String),
+    /// Print this and end with the code.
+    Refuse { message: String, code: c_int },
 }
 
 /// Reads the arguments (the first is the init's own name) and the environment's entries.
-pub fn read(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr>) -> Request {
-    let (mut words, command) = match split(args) {
-        Ok(split) => split,
-        Err(message) => return Request::Refuse(message),
+pub fn read(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr> + Clone) -> Request {
+    match personality(args) {
+        Ok(Some((peer, first))) => {
+            let variable = |name: &str| {
+                environment.clone().find_map(|entry| {
+                    let value = entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+                    Some(OsStr::from_bytes(value))
+                })
+            };
+            personality::read(peer, args, first, variable)
+        }
+        Ok(None) => read_own(args, environment).unwrap_or_else(refuse),
+        Err(message) => refuse(message),
+    }
+}
+
+fn refuse(message: String) -> Request {
+    Request::Refuse { message, code: Codes::USUAL.own }
+}
+
+/// The peer to stand in for, by the init's name or by `--as`, and where its arguments begin.
+fn personality(args: &[&'static OsStr]) -> Result<Option<(Peer, usize)>, String> {
+    let word = |index: usize| args.get(index).copied().unwrap_or_default();
+    let (name, first) = match word(1).as_bytes() {
+        b"--as" => (word(2), 3),
+        bytes => match bytes.strip_prefix(b"--as=") {
+            Some(name) => (OsStr::from_bytes(name), 2),
+            None => return Ok(Peer::named(word(0)).map(|peer| (peer, 1))),
+        },
     };
-    match from_environment(&words, environment) {
-        Ok(more) => words.splice(0..0, more),
-        Err(message) => return Request::Refuse(message),
-    };
+    let known = "tini, tini-static, docker-init, dumb-init or catatonit is wanted";
+    Peer::named(name).map(|peer| Some((peer, first))).ok_or_else(|| format!("--as {}: {known}", name.display()))
+}
+
+fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr>) -> Result<Request, String> {
+    let (mut words, command) = split(args)?;
+    words.splice(0..0, from_environment(&words, environment)?);
+    let indices = || (command..args.len()).collect();
     if words.is_empty() && command < args.len() {
-        return Request::Run { config: Box::default(), command, verbose: 0 };
+        return Ok(Request::Run { config: Box::default(), command: indices(), verbose: 0 });
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let options = match Options::from_args(&["inception-init"], &words) {
         Ok(options) => options,
-        Err(exit) if exit.status.is_ok() => return Request::Print(exit.output),
-        Err(exit) => return Request::Refuse(format!("{} (--help shows the options)", exit.output.trim_end())),
+        Err(exit) if exit.status.is_ok() => return Ok(Request::Print(exit.output)),
+        Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_end())),
     };
     if options.version {
-        return Request::Print(format!("inception-init version {}\n", env!("CARGO_PKG_VERSION")));
+        return Ok(Request::Print(format!("inception-init version {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    if command == args.len() {
-        return Request::Refuse("no command to run: inception-init [options] [--] COMMAND [arguments]".into());
+    if command >= args.len() {
+        return Err("no command to run: inception-init [options] [--] COMMAND [arguments]".into());
     }
-    match config(&options) {
-        Ok(config) => Request::Run { config: Box::new(config), command, verbose: options.verbose },
-        Err(message) => Request::Refuse(message),
-    }
+    let config = Box::new(config(&options)?);
+    Ok(Request::Run { config, command: indices(), verbose: options.verbose })
 }
 
 /// The init's own words, one for one as argh takes them, and the index of the command's first word.
@@ -271,7 +305,7 @@ fn rewrite(pair: &str) -> Option<(usize, u8)> {
 }
 
 /// A time: seconds, with a fraction or a unit. At most a year, so that no sum of times overflows.
-fn seconds(text: &str) -> Option<Duration> {
+pub fn seconds(text: &str) -> Option<Duration> {
     let (number, scale) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
         .into_iter()
         .find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))
@@ -295,8 +329,9 @@ mod tests {
 
     fn run(words: &'static [&'static str], environment: &'static [&'static str]) -> (Config, usize, u8) {
         match read_words(words, environment) {
-            Request::Run { config, command, verbose } => (*config, command, verbose),
-            Request::Print(text) | Request::Refuse(text) => panic!("{text}"),
+            Request::Run { config, command, verbose } => (*config, command[0], verbose),
+            Request::Print(text) | Request::Refuse { message: text, .. } => panic!("{text}"),
+            Request::Pause => panic!("pause"),
         }
     }
 
@@ -318,7 +353,7 @@ mod tests {
         let (config, _, verbose) = run(&["--grace", "2m", "true"], environment);
         assert_eq!((config.grace, config.wait_all, verbose), (Duration::from_secs(120), true, 0));
         assert_eq!(run(&["true"], environment).0.grace, Duration::from_secs(3));
-        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRAC=3"]), Request::Refuse(_)));
+        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRAC=3"]), Request::Refuse { .. }));
     }
 
     #[test]
@@ -333,13 +368,15 @@ mod tests {
             (&["--restart", "maybe", "true"], "maybe"),
             (&["--wait-all=1", "true"], "--wait-all"),
             (&["--nonsense", "true"], "--nonsense"),
+            (&["--as", "systemd", "true"], "systemd"),
+            (&["-v", "--as", "tini", "true"], "--as"),
             (&["-x", "true"], "-x"),
             (&[], "no command"),
             (&["--"], "no command"),
             (&["-v"], "no command"),
         ] {
             match read_words(words, &[]) {
-                Request::Refuse(message) => assert!(message.contains(part), "{words:?}: {message}"),
+                Request::Refuse { message, .. } => assert!(message.contains(part), "{words:?}: {message}"),
                 _ => panic!("{words:?} is taken"),
             }
         }

@@ -36,5 +36,7 @@ pub fn be_verbose(level: u8) {
         _ => log::LevelFilter::Debug,
     };
     let target = env_logger::Target::Pipe(Box::new(Stderr));
-    let _ = env_logger::Builder::new().filter_level(filter).target(target).format_timestamp_micros().try_init();
+    let line =
+        |out: &mut env_logger::fmt::Formatter, record: &log::Record| writeln!(out, "inception-init: {}", record.args());
+    let _ = env_logger::Builder::new().filter_level(filter).target(target).format(line).try_init();
 }

@@ -20,6 +20,16 @@ use crate::sys::{self, Arrived, Changed};
 use crate::tree::{self, Process};
 use crate::{signal, terminal, warning};
 
+/// Runs nothing and reaps, until TERM or INT: what holds a pod's namespaces.
+pub fn pause() -> c_int {
+    loop {
+        match sys::wait_signal(signal::ALL, None) {
+            Ok(Arrived { signal: libc::SIGTERM | libc::SIGINT, .. }) => return 0,
+            _ => while matches!(sys::reap(false), Ok(Some(_))) {},
+        }
+    }
+}
+
 /// Between two looks, where nothing tells of an end: processes that are not the init's children (`docker exec`), and
 /// descendants that fork while they are killed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -227,7 +237,7 @@ impl Supervisor {
     /// Takes every child that has ended.
     fn reap(&mut self) {
         // Where a shell's job control is about, a service that stopped stops the init too, so that the shell sees it.
-        let job = self.has_terminal && self.own_pid != 1;
+        let job = self.has_terminal && self.own_pid != 1 && !self.config.new_session;
         loop {
             match sys::reap(job) {
                 Ok(Some(changed)) if libc::WIFSTOPPED(changed.status) => {
@@ -260,6 +270,12 @@ impl Supervisor {
 
     fn on_signal(&mut self, arrived: Arrived) {
         let Arrived { signal, by_kernel, sender } = arrived;
+        // In a session of its own the service is out of the terminal's reach: Ctrl-Z stops the init's group only.
+        if signal == libc::SIGTSTP && by_kernel && self.config.new_session && self.own_pid != 1 {
+            let _ = sys::kill(-self.group, libc::SIGSTOP);
+            sys::stop_self();
+            return;
+        }
         // By the init itself: SIGPIPE, when nobody reads its diagnostics.
         if !signal::is_forwarded(signal, by_kernel) || (signal == libc::SIGPIPE && sender == self.own_pid) {
             return;
@@ -396,6 +412,9 @@ impl Supervisor {
             return None;
         }
         if self.again.is_none() && !self.config.stop_rest {
+            if self.config.last_term {
+                let _ = sys::kill(-self.group, libc::SIGTERM);
+            }
             return Some(self.config.exit_code(self.code));
         }
         self.stop_rest();

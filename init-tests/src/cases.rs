@@ -178,7 +178,9 @@ fn arrive(init: &Init, signals: impl IntoIterator<Item = i32>) -> Verdict {
         wanted.push(signal.to_string());
         std::thread::sleep(Duration::from_millis(2));
     }
-    // Whoever stopped itself is made to go on, so that the case ends.
+    // Whoever stopped itself is made to go on, so that the case ends; not at once, because SIGCONT takes pending stop
+    // signals away.
+    std::thread::sleep(Duration::from_millis(100));
     running.signal(libc::SIGCONT);
     std::thread::sleep(Duration::from_millis(10));
     for (child, ..) in children(running.pid()) {
