@@ -8,7 +8,7 @@ mod cache;
 mod command;
 mod config;
 mod failure;
-mod ignore;
+pub mod ignore;
 mod lines;
 mod mount;
 mod output;

@@ -56,7 +56,9 @@ pub fn normalise(args: Vec<OsString>) -> Result<Vec<String>> {
         } else {
             // The program's name, then the command, then positionals.
             let positional = words.len() > 1 && command.is_some();
-            if words.len() > 1 && words.last().is_some_and(|last| last == "-H" || last == "--host") && command.is_none()
+            if words.len() > 1
+                && words.last().is_some_and(|last| super::project::takes_value(last))
+                && command.is_none()
             {
                 words.push(word);
                 continue;
@@ -74,6 +76,14 @@ pub fn normalise(args: Vec<OsString>) -> Result<Vec<String>> {
         words.push(word?);
     }
     Ok(words)
+}
+
+/// Whether an option of `run` or `exec`, split already, stands alone.
+pub fn is_flag(word: &str) -> bool {
+    match word.strip_prefix("--") {
+        Some(long) => LONG_FLAGS.contains(&long),
+        None => word[1..].chars().all(|letter| FLAGS.contains(letter)),
+    }
 }
 
 /// The flags of `run` and `exec` that take no value.

@@ -1,17 +1,26 @@
 //! The command line: one file a command. Every command but `daemon` is a client of the Docker Engine API.
 
 mod arguments;
+mod config;
 mod connect;
 mod daemon;
+mod output;
+mod project;
+mod ps;
+mod up;
 
 pub use daemon::{DEEP_STACK, find_init};
 
 use crate::{
+    compose::load,
     error::{Context, Error, Result},
     network, shim,
 };
 use argh::FromArgs;
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// Builds images and runs containers, with inception-init as PID 1 in each of them.
 ///
@@ -28,6 +37,22 @@ struct Inception {
     /// the engine's socket: unix:///path (default: $DOCKER_HOST, else the embedded engine)
     #[argh(option, short = 'H')]
     host: Option<String>,
+    /// the Compose file (default: compose.yaml, compose.yml, docker-compose.yaml or .yml, here or above); repeatable, later
+    /// ones over earlier ones
+    #[argh(option, short = 'f')]
+    file: Vec<PathBuf>,
+    /// the project's name (default: $COMPOSE_PROJECT_NAME, the file's name:, the folder's name)
+    #[argh(option, short = 'p')]
+    project_name: Option<String>,
+    /// what paths in the file are relative to (default: the first file's folder)
+    #[argh(option)]
+    project_directory: Option<PathBuf>,
+    /// file of variables instead of .env; repeatable
+    #[argh(option)]
+    env_file: Vec<PathBuf>,
+    /// a profile to switch on (default: $COMPOSE_PROFILES); repeatable
+    #[argh(option)]
+    profile: Vec<String>,
     #[argh(subcommand)]
     command: Command,
 }
@@ -36,12 +61,21 @@ struct Inception {
 #[argh(subcommand)]
 enum Command {
     Daemon(daemon::Daemon),
+    Up(up::Up),
+    Down(up::Down),
+    Build(up::Build),
+    Config(config::Config),
+    Ps(ps::Ps),
+    Logs(ps::Logs),
+    Images(ps::Images),
 }
 
 /// What every client command is given.
 pub struct Globals {
     /// `--host`
     pub host: Option<String>,
+    /// `--file`, `--project-name` and so on
+    pub project: load::Options,
 }
 
 /// Runs the command that `args` (the program's name first) asks for; its exit code.
@@ -59,7 +93,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
     env_logger::Builder::from_env(env_logger::Env::default().filter_or("INCEPTION_LOG", "info"))
         .format_timestamp_millis()
         .init();
-    let words = arguments::normalise(args)?;
+    let words = project::to_front(arguments::normalise(args)?, &arguments::is_flag);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let options = match Inception::from_args(&["inception"], words.get(1..).unwrap_or_default()) {
         Ok(options) => options,
@@ -69,9 +103,23 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         }
         Err(exit) => return Err(Error::Invalid(exit.output.trim_end().to_string())),
     };
-    let globals = Globals { host: options.host };
+    let project = load::Options {
+        files: options.file,
+        project_name: options.project_name,
+        project_directory: options.project_directory,
+        env_files: options.env_file,
+        profiles: options.profile,
+    };
+    let globals = Globals { host: options.host, project };
     match options.command {
         Command::Daemon(daemon) => daemon.run(&globals),
+        Command::Up(up) => up.run(&globals),
+        Command::Down(down) => down.run(&globals),
+        Command::Build(build) => build.run(&globals),
+        Command::Config(config) => config.run(&globals),
+        Command::Ps(ps) => ps.run(&globals),
+        Command::Logs(logs) => logs.run(&globals),
+        Command::Images(images) => images.run(&globals),
     }
 }
 

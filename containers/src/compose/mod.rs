@@ -3,3 +3,17 @@
 
 pub mod base;
 mod bootstrap;
+pub mod build;
+pub mod client;
+pub mod create;
+mod dotenv;
+pub mod down;
+mod interpolate;
+pub mod load;
+pub mod logs;
+mod merge;
+pub mod model;
+mod service;
+pub mod up;
+mod values;
+mod yaml;

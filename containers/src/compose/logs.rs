@@ -1,0 +1,98 @@
+//! The logs of several containers, as they come, each line with its service's name in a colour of its own.
+
+use super::client::{bytes_of, failed};
+use crate::error::Result;
+use bollard::{Docker, container::LogOutput, query_parameters::LogsOptionsBuilder};
+use futures_util::{StreamExt, future::try_join_all};
+use std::{
+    io::{IsTerminal, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "96"];
+
+/// What of the logs is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub follow: bool,
+    /// Lines from the end, or "all".
+    pub tail: Option<String>,
+    /// Seconds since 1970.
+    pub since: i32,
+    pub timestamps: bool,
+    pub no_prefix: bool,
+    pub no_color: bool,
+}
+
+/// Seconds since 1970.
+pub fn now() -> i32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|time| time.as_secs() as i32).unwrap_or_default()
+}
+
+/// Shows the logs of `targets` (a name and an id each); with `follow` until all of them have ended for good.
+pub async fn show(docker: &Docker, targets: &[(String, String)], options: &Options) -> Result<()> {
+    let width = targets.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let coloured = !options.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
+    try_join_all(targets.iter().enumerate().map(|(at, (name, id))| {
+        let prefix = match (options.no_prefix, coloured) {
+            (true, _) => String::new(),
+            (false, true) => format!("\x1b[{}m{name:width$} |\x1b[0m ", COLOURS[at % COLOURS.len()]),
+            (false, false) => format!("{name:width$} | "),
+        };
+        one(docker, id, prefix, options)
+    }))
+    .await
+    .map(|_: Vec<()>| ())
+}
+
+async fn one(docker: &Docker, id: &str, prefix: String, options: &Options) -> Result<()> {
+    let mut since = options.since;
+    let mut tail = options.tail.clone().unwrap_or_else(|| "all".into());
+    loop {
+        let query = LogsOptionsBuilder::new()
+            .stdout(true)
+            .stderr(true)
+            .follow(options.follow)
+            .since(since)
+            .timestamps(options.timestamps)
+            .tail(&tail)
+            .build();
+        let mut output = std::pin::pin!(docker.logs(id, Some(query)));
+        // A stream's own line that is not whole yet: the engine may cut anywhere.
+        let mut parts = [Vec::new(), Vec::new()];
+        while let Some(chunk) = output.next().await {
+            let chunk = chunk.map_err(failed("read a log"))?;
+            let part = &mut parts[usize::from(matches!(chunk, LogOutput::StdErr { .. }))];
+            part.extend_from_slice(&bytes_of(&chunk));
+            while let Some(end) = part.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = part.drain(..=end).collect();
+                print(&prefix, &line)?;
+            }
+        }
+        for mut part in parts.into_iter().filter(|part| !part.is_empty()) {
+            part.push(b'\n');
+            print(&prefix, &part)?;
+        }
+        if !options.follow {
+            return Ok(());
+        }
+        // The log ends with the container; where it comes back, so does the log.
+        since = now();
+        tail = "all".into();
+        let Ok(details) = docker.inspect_container(id, None).await else { return Ok(()) };
+        let state = details.state.unwrap_or_default();
+        if !state.running.unwrap_or_default() && !state.restarting.unwrap_or_default() {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+fn print(prefix: &str, line: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(prefix.as_bytes()).and_then(|()| out.write_all(line)).and_then(|()| out.flush()) {
+        // Nobody reads any more: `logs -f | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => crate::error::Context::doing(result, "write to stdout"),
+    }
+}
