@@ -120,8 +120,14 @@ async fn images(
     progress: &Progress,
 ) -> Result<()> {
     let mut to_build = Vec::new();
+    // An image that one service builds, others may use.
+    let built: BTreeSet<String> =
+        services.values().filter(|service| service.build.is_some()).map(|service| project.image_of(service)).collect();
     for service in services.values() {
         let image = project.image_of(service);
+        if service.build.is_none() && built.contains(&image) {
+            continue;
+        }
         match (&service.build, options.build) {
             (Some(_), true) => to_build.push(*service),
             (build, _) => {
