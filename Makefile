@@ -3,7 +3,7 @@
 #   make down    stop the stack; its data stays                   make bench   ratios against the peers, into docs/
 #   make dist    release binaries in dist/, twice the same bytes  make lint    formatting and clippy
 #   make clean   forget what was built here (data stays)
-.PHONY: up down test bench lint dist clean init companion runtime-packages test-packages
+.PHONY: up down test bench lint dist clean init bench-init companion runtime-packages test-packages
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -32,6 +32,10 @@ clean:
 
 init:
 	scripts/build-init
+
+bench-init: init
+	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace
+	$(CARGO) run --quiet --release --package init-tests -- --bench --write docs/benchmarks.md
 
 companion:
 	$(CARGO) build --release --package inception

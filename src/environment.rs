@@ -57,8 +57,7 @@ pub fn variable(name: &str) -> Option<&'static OsStr> {
 
 /// The init's environment with some variables set anew; `None` where it serves as it is.
 pub fn with(set: &[(Vec<u8>, Vec<u8>)]) -> Option<Environment> {
-    let own_pid = sys::own_pid().to_string();
-    let listens = variable("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&own_pid));
+    let listens = variable("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&sys::own_pid().to_string()));
     if set.is_empty() && !listens {
         return None;
     }

@@ -22,6 +22,7 @@ mod tree;
 
 use std::ffi::{OsStr, c_char, c_int};
 
+use config::Config;
 use options::Request;
 use spawn::Command;
 
@@ -29,9 +30,14 @@ use spawn::Command;
 extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     sys::set_mask(signal::ALL);
     inherited::reset_dispositions();
+    let count = usize::try_from(count).unwrap_or(0);
     // SAFETY: C's promise for main: `count` strings, then NULL, for as long as the process lives.
-    let args: Vec<&'static OsStr> =
-        (0..usize::try_from(count).unwrap_or(0)).map(|index| unsafe { sys::text(*argv.add(index)) }).collect();
+    let words = unsafe { std::slice::from_raw_parts(argv, count) };
+    if let Some(first) = options::plain_command(words, environment::entries()) {
+        return supervise(Config::default(), argv, first);
+    }
+    // SAFETY: as above.
+    let args: Vec<&'static OsStr> = words.iter().map(|word| unsafe { sys::text(*word) }).collect();
     match options::read(&args, environment::entries()) {
         Request::Run { config, command, verbose } => {
             report::be_verbose(verbose);
@@ -41,9 +47,7 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
                 // SAFETY: indices of argv, which is the program's own; the words move up, the last one first.
                 unsafe { *argv.add(start + place) = *argv.add(*index) };
             }
-            // SAFETY: C's promise for argv; the command leaves out at least the init's name.
-            let command = unsafe { Command::new(argv.add(start)) };
-            sys::exit(supervise::Supervisor::new(*config, command, 0).run())
+            supervise(*config, argv, start)
         }
         Request::Pause => sys::exit(supervise::pause()),
         Request::Print(text) => {
@@ -55,4 +59,11 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
             sys::exit(code)
         }
     }
+}
+
+/// Runs the command that starts at an index of argv, which is not 0; the exit code, to which the process ends.
+fn supervise(config: Config, argv: *mut *const c_char, first: usize) -> c_int {
+    // SAFETY: C's promise for argv; the init's name stands before the command.
+    let command = unsafe { Command::new(argv.add(first)) };
+    sys::exit(supervise::Supervisor::new(config, command, 0).run())
 }

@@ -3,7 +3,7 @@
 //! argh reads whole words of UTF-8 and no `--name=value`; the service's words are bytes that are nobody's business. So
 //! the arguments are split at the service first, and argh gets what stands before it in the form that it takes.
 
-use std::ffi::{OsStr, c_int};
+use std::ffi::{OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use argh::FromArgs;
 use crate::config::{Codes, Config, Forward};
 use crate::personality::{self, Peer};
 use crate::policy::Restart;
-use crate::{identity, signal};
+use crate::{identity, signal, sys};
 
 /// The variables that stand for options: INCEPTION_INIT_GRACE=3 for --grace 3.
 const PREFIX: &str = "INCEPTION_INIT_";
@@ -120,6 +120,22 @@ pub enum Request {
     Refuse { message: String, code: c_int },
 }
 
+/// Whether there is nothing to read: the index of the command where the init was called by its own name, without an
+/// option, and no variable stands for one. This, the usual case, allocates nothing.
+pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item = &'static OsStr>) -> Option<usize> {
+    // SAFETY: main's arguments, which live as long as the process.
+    let word = |index: usize| args.get(index).map(|word| unsafe { sys::text(*word) });
+    let command = match word(1)?.as_bytes() {
+        b"--" => 2,
+        [b'-', _, ..] => return None,
+        _ => 1,
+    };
+    let usual = command < args.len()
+        && Peer::named(word(0)?).is_none()
+        && !environment.any(|entry| entry.as_bytes().starts_with(PREFIX.as_bytes()));
+    usual.then_some(command)
+}
+
 /// Reads the arguments (the first is the init's own name) and the environment's entries.
 pub fn read(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr> + Clone) -> Request {
     match personality(args) {
@@ -159,9 +175,6 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
     let (mut words, command) = split(args)?;
     words.splice(0..0, from_environment(&words, environment)?);
     let indices = || (command..args.len()).collect();
-    if words.is_empty() && command < args.len() {
-        return Ok(Request::Run { config: Box::default(), command: indices(), verbose: 0 });
-    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let options = match Options::from_args(&["inception-init"], &words) {
         Ok(options) => options,
@@ -304,17 +317,21 @@ fn rewrite(pair: &str) -> Option<(usize, u8)> {
     Some((usize::try_from(signal::parse(from)?).ok()?, to))
 }
 
-/// A time: seconds, with a fraction or a unit. At most a year, so that no sum of times overflows.
+/// A time: seconds, with a fraction or a unit. At most a year, so that no sum of times overflows. In integers, because
+/// reading a float is as much code as the rest of the options.
 pub fn seconds(text: &str) -> Option<Duration> {
-    let (number, scale) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+    const YEAR: u64 = 31_536_000_000;
+    let (number, scale) = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
         .into_iter()
         .find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))
-        .unwrap_or((text, 1.0));
-    if !number.starts_with(|first: char| first.is_ascii_digit()) {
-        return None;
-    }
-    let seconds = number.parse::<f64>().ok()? * scale;
-    (seconds <= 31_536_000.0).then(|| Duration::from_secs_f64(seconds))
+        .unwrap_or((text, 1000));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let fraction = fraction.get(..fraction.len().min(9)).filter(|text| !text.is_empty())?;
+    let part = digits(fraction)?.checked_mul(scale)? / 10u64.pow(fraction.len() as u32);
+    let time = digits(whole)?.checked_mul(scale)?.checked_add(part)?;
+    (time <= YEAR).then(|| Duration::from_millis(time))
 }
 
 #[cfg(test)]
@@ -379,6 +396,22 @@ mod tests {
                 Request::Refuse { message, .. } => assert!(message.contains(part), "{words:?}: {message}"),
                 _ => panic!("{words:?} is taken"),
             }
+        }
+    }
+
+    #[test]
+    fn times() {
+        let read = |text| seconds(text).map(|time| time.as_millis());
+        for (text, time) in
+            [("5", 5000), ("0.5", 500), ("1.25s", 1250), ("500ms", 500), ("2m", 120_000), ("0.5h", 1_800_000)]
+        {
+            assert_eq!(read(text), Some(time), "{text}");
+        }
+        assert_eq!(read("0.12345678901234567890"), Some(123));
+        for wrong in
+            ["", "s", ".", "1.", ".5", "-1", "+1", "1e3", "NaN", "inf", "99999999999999999999", "9999999h", "1.é"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 

@@ -141,6 +141,7 @@ impl Supervisor {
             sys::close_from(3);
             let _ = sys::change_folder(c"/");
         }
+        sys::let_pages_go();
         loop {
             match self.wait() {
                 Ok(arrived) if arrived.signal == libc::SIGCHLD => self.reap(),

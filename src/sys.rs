@@ -158,14 +158,34 @@ pub fn now() -> Duration {
 
 /// Opens a file that is closed on exec; the descriptor.
 pub fn open(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
+    let flags = flags | libc::O_CLOEXEC;
+    // The raw call, because musl's open sets the flag a second time, for old kernels.
     // SAFETY: the path ends in NUL.
-    checked(c_long::from(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o644) })).map(|fd| fd as c_int)
+    checked(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o644) })
+        .map(|fd| fd as c_int)
 }
 
 /// read(2).
 pub fn read(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: writes at most the buffer's length into it.
     checked(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as c_long).map(|count| count as usize)
+}
+
+/// Entries of an open folder (getdents64(2)), for [`names`]; 0 bytes at the end. std's own way panics when a close fails.
+pub fn read_entries(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: writes at most the buffer's length into it.
+    checked(unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) })
+        .map(|count| count as usize)
+}
+
+/// The names in what [`read_entries`] read: each record has its length at byte 16 and its name, with a NUL, from 19 on.
+pub fn names(mut records: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(records.get(16..18)?.try_into().ok()?));
+        let record = records.get(..length)?;
+        records = records.get(length..)?;
+        record.get(19..)?.split(|byte| *byte == 0).next()
+    })
 }
 
 /// close(2).
@@ -207,6 +227,30 @@ fn is_pipe(fd: c_int) -> bool {
     // SAFETY: writes the struct.
     let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
     known && matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK)
+}
+
+/// Gives back the memory that starting took: pages of code and constants that may never be run again (the few that are
+/// come back from the page cache), and stack below the present depth.
+pub fn let_pages_go() {
+    unsafe extern "C" {
+        // Where the linker put the program's first byte, and the first of its data that may have been written.
+        static __executable_start: u8;
+        static __init_array_start: u8;
+    }
+    // SAFETY: asks the C library for a constant.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    let here = 0u8;
+    let first = &raw const __executable_start as usize;
+    let data = &raw const __init_array_start as usize;
+    let depth = &raw const here as usize;
+    let ranges = [(first, data / page * page), ((depth - (64 << 10)) / page * page, (depth - 1024) / page * page)];
+    for (start, end) in ranges {
+        if start < end {
+            // SAFETY: read-only pages of the program's file, which the kernel reads again, and stack that no frame uses
+            // (this leaf and its red zone are left out). A part that is not mapped is skipped.
+            unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
 }
 
 /// chdir(2).

@@ -46,8 +46,15 @@ pub fn descendants() -> Vec<Process> {
 }
 
 fn all_processes() -> Vec<Process> {
-    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
-    folder.flatten().filter_map(|entry| read(entry.file_name().to_str()?.parse().ok()?)).collect()
+    let mut all = Vec::new();
+    let Ok(fd) = sys::open(c"/proc", libc::O_RDONLY | libc::O_DIRECTORY) else { return all };
+    let mut buffer = vec![0; 32 * 1024];
+    while let Ok(count @ 1..) = sys::read_entries(fd, &mut buffer) {
+        let pids = sys::names(&buffer[..count]).filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
+        all.extend(pids.filter_map(read));
+    }
+    sys::close(fd);
+    all
 }
 
 /// What /proc/PID/stat says of a process.

@@ -1,6 +1,8 @@
 //! Runs any container init through the same cases: this project's, and the peers that Debian has.
 
+pub mod bench;
 pub mod cases;
+pub mod faults;
 pub mod harness;
 pub mod matrix;
 pub mod probe;

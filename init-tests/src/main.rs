@@ -1,10 +1,10 @@
-//! `init-tests [--init PATH]… [--as NAME] [--case TEXT]`: a matrix of cases against any container init.
+//! `init-tests [--init PATH]… [--as NAME] [--case TEXT] [--bench]`: a matrix of cases, or figures, of any container init.
 
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use init_tests::harness::Init;
-use init_tests::{matrix, probe};
+use init_tests::{bench, matrix, probe};
 
 /// Runs container inits through the same cases and prints a matrix. Needs root (pid namespaces).
 #[derive(FromArgs)]
@@ -18,6 +18,12 @@ struct Options {
     /// only the cases whose name contains this
     #[argh(option, default = "String::new()")]
     case: String,
+    /// instead of the cases: size, memory, time and calls side by side
+    #[argh(switch)]
+    bench: bool,
+    /// put the figures into this file, between their markers
+    #[argh(option)]
+    write: Option<PathBuf>,
 }
 
 fn main() {
@@ -29,12 +35,26 @@ fn main() {
     let inits: Vec<Init> = if options.init.is_empty() {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
         let ours = std::env::var_os("INCEPTION_INIT").map_or_else(|| target.join("init/inception-init"), PathBuf::from);
-        let peers = ["/usr/bin/tini", "/usr/bin/dumb-init", "/usr/bin/catatonit"].map(PathBuf::from);
+        let peers =
+            ["/usr/bin/tini", "/usr/bin/tini-static", "/usr/bin/dumb-init", "/usr/bin/catatonit"].map(PathBuf::from);
         let there = std::iter::once(ours).chain(peers).filter(|path| path.is_file());
+        // The static tini is measured; in the cases it is the other one again.
+        let there = there.filter(|path| options.bench || !path.ends_with("tini-static"));
         there.map(|path| Init::new(&path, None)).collect()
     } else {
         options.init.iter().map(|path| Init::new(&absolute(path), options.personality.as_deref())).collect()
     };
+    if options.bench {
+        let text = bench::run(&inits);
+        print!("{text}");
+        if let Some(path) = options.write
+            && let Err(error) = bench::write(&path, &text)
+        {
+            eprintln!("init-tests: write {}: {error}", path.display());
+            std::process::exit(1);
+        }
+        return;
+    }
     let columns = matrix::run(&inits, &options.case);
     print!("{}", matrix::show(&columns));
     let failed = columns.iter().any(|column| column.init.ours && column.verdicts.iter().flatten().any(Result::is_err));
