@@ -35,7 +35,8 @@ init:
 
 bench-init: init
 	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace
-	$(CARGO) run --quiet --release --package init-tests -- --bench --write docs/benchmarks.md
+	$(CARGO) build --quiet --release --package init-tests
+	$(TARGET)/release/init-tests --bench --write docs/benchmarks.md
 
 companion:
 	$(CARGO) build --release --package inception

@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::time::Duration;
 
+use crate::events::Log;
 use crate::policy::Restart;
 use crate::signal;
 use crate::spawn::Identity;
@@ -44,6 +45,7 @@ pub struct Config {
     pub identity: Identity,
     /// Variables for the service only.
     pub variables: Vec<(Vec<u8>, Vec<u8>)>,
+    pub events: Option<Log>,
     /// The exit codes of what goes wrong before the service runs.
     pub codes: Codes,
 }
@@ -84,6 +86,7 @@ impl Default for Config {
             subreaper: true,
             identity: Identity::default(),
             variables: Vec::new(),
+            events: None,
             codes: Codes::USUAL,
         }
     }

@@ -7,6 +7,7 @@
 
 mod config;
 mod environment;
+mod events;
 mod identity;
 mod inherited;
 mod options;

@@ -10,15 +10,16 @@ use std::time::Duration;
 use argh::FromArgs;
 
 use crate::config::{Codes, Config, Forward};
+use crate::events::Log;
 use crate::personality::{self, Peer};
 use crate::policy::Restart;
-use crate::{identity, signal, sys};
+use crate::{identity, signal, sys, warning};
 
 /// The variables that stand for options: INCEPTION_INIT_GRACE=3 for --grace 3.
 const PREFIX: &str = "INCEPTION_INIT_";
 
 /// The options that take a value; every other one is a switch.
-const VALUED: [&str; 13] = [
+const VALUED: [&str; 15] = [
     "forward",
     "rewrite",
     "stop-delay",
@@ -32,6 +33,8 @@ const VALUED: [&str; 13] = [
     "workdir",
     "umask",
     "env-file",
+    "events",
+    "event-format",
 ];
 /// `--secret` may be given several times, and so can't be told from the environment by one value of one option.
 const REPEATED: [&str; 1] = ["secret"];
@@ -92,6 +95,12 @@ struct Options {
     /// NAME=FILE: a variable for COMMAND with the content of a file; may be repeated
     #[argh(option, arg_name = "NAME=FILE")]
     secret: Vec<String>,
+    /// write what happens to a file, or to the inherited descriptor N by fd:N
+    #[argh(option, arg_name = "file|fd:N")]
+    events: Option<String>,
+    /// the form of the events: text (default), json
+    #[argh(option, arg_name = "text|json")]
+    event_format: Option<String>,
     /// show what the init does on stderr; twice: every process that is reaped
     #[argh(switch, short = 'v')]
     verbose: u8,
@@ -251,7 +260,8 @@ fn from_environment(
             };
             more.extend(std::iter::repeat_n(option, usize::from(u8::min(times, 2))));
         } else {
-            return Err(format!("{PREFIX}{variable}: there is no option --{name}"));
+            // Not refused: an orchestrator makes variables of its own from a service's name.
+            warning!("{PREFIX}{variable} is ignored: there is no option --{name}");
         }
     }
     Ok(more)
@@ -304,6 +314,12 @@ fn config(options: &Options) -> Result<Config, String> {
     if let Some(file) = &options.env_file {
         config.variables = identity::read_variables(file)?;
     }
+    let json = match options.event_format.as_deref() {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(format!("--event-format {other}: text or json is wanted")),
+    };
+    config.events = options.events.as_deref().map(|target| Log::open(target, json)).transpose()?;
     for pair in &options.secret {
         config.variables.push(identity::read_secret(pair)?);
     }
@@ -370,7 +386,8 @@ mod tests {
         let (config, _, verbose) = run(&["--grace", "2m", "true"], environment);
         assert_eq!((config.grace, config.wait_all, verbose), (Duration::from_secs(120), true, 0));
         assert_eq!(run(&["true"], environment).0.grace, Duration::from_secs(3));
-        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRAC=3"]), Request::Refuse { .. }));
+        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRACE=x"]), Request::Refuse { .. }));
+        assert_eq!(run(&["true"], &["INCEPTION_INIT_PORT=tcp://192.0.2.1:80"]).1, 1);
     }
 
     #[test]
@@ -416,10 +433,13 @@ mod tests {
     }
 
     #[test]
-    fn help_names_every_option() {
+    fn help_page_and_manual_name_every_option() {
         let Request::Print(help) = read_words(&["--help"], &[]) else { panic!("no help") };
-        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES) {
-            assert!(help.contains(&format!("--{name}")), "{name} in:\n{help}");
+        let page = include_str!("../docs/init.md");
+        let manual = include_str!("../docs/man/inception-init.8").replace("\\-", "-");
+        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).filter(|name| **name != "verbose") {
+            let option = format!("--{name}");
+            assert!(help.contains(&option) && page.contains(&option) && manual.contains(&option), "{name} in:\n{help}");
         }
     }
 }

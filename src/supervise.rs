@@ -14,6 +14,8 @@ use nix::errno::Errno;
 
 use crate::config::{Config, Forward};
 use crate::environment::{self, Environment};
+use crate::events::Log;
+use crate::events::Value::{self, Flag, Number, Text};
 use crate::policy::History;
 use crate::spawn::{self, Birth, Command, Failure, Identity};
 use crate::sys::{self, Arrived, Changed};
@@ -25,7 +27,7 @@ pub fn pause() -> c_int {
     loop {
         match sys::wait_signal(signal::ALL, None) {
             Ok(Arrived { signal: libc::SIGTERM | libc::SIGINT, .. }) => return 0,
-            _ => while matches!(sys::reap(false), Ok(Some(_))) {},
+            _ => while matches!(sys::reap(-1, false), Ok(Some(_))) {},
         }
     }
 }
@@ -74,6 +76,9 @@ pub struct Supervisor {
     no_children: bool,
     /// The terminal was handed to the service.
     has_terminal: bool,
+    /// Name and age of the child that is being reaped, and the children there were: for the event log.
+    about: Option<(String, i64)>,
+    adopted: Vec<Process>,
     /// The way round where rt_sigtimedwait is refused.
     signals: Option<c_int>,
 }
@@ -113,6 +118,8 @@ impl Supervisor {
             told: Vec::new(),
             no_children: false,
             has_terminal: false,
+            about: None,
+            adopted: Vec::new(),
             signals: None,
         }
     }
@@ -138,7 +145,14 @@ impl Supervisor {
             // The folder and the descriptors are the next start's too.
         } else {
             // The init pins nothing that the service may want to be rid of.
-            sys::close_from(3);
+            match self.config.events.map(Log::fd) {
+                Some(fd @ 3..) => {
+                    // Ends before it begins where there is none between.
+                    sys::close_range(3, fd as u32 - 1);
+                    sys::close_range(fd + 1, u32::MAX);
+                }
+                _ => sys::close_range(3, u32::MAX),
+            }
             let _ = sys::change_folder(c"/");
         }
         sys::let_pages_go();
@@ -153,6 +167,7 @@ impl Supervisor {
                     terminal::take_back(self.group);
                 }
                 info!("exit with {code}");
+                self.event("exited", &[("code", Number(code.into()))]);
                 return code;
             }
         }
@@ -178,6 +193,7 @@ impl Supervisor {
         }
         self.limit = (!self.config.max_runtime.is_zero()).then(|| self.started + self.config.max_runtime);
         info!("started {} as {pid}", self.command.name().display());
+        self.event("started", &[("pid", Number(pid.into())), ("name", Text(&self.command.name().to_string_lossy()))]);
         Ok(())
     }
 
@@ -240,7 +256,10 @@ impl Supervisor {
         // Where a shell's job control is about, a service that stopped stops the init too, so that the shell sees it.
         let job = self.has_terminal && self.own_pid != 1 && !self.config.new_session;
         loop {
-            match sys::reap(job) {
+            // What is known of it is gone with it.
+            let next = self.config.events.and_then(|_| sys::next_ended());
+            self.about = next.and_then(tree::about);
+            match sys::reap(next.unwrap_or(-1), job) {
                 Ok(Some(changed)) if libc::WIFSTOPPED(changed.status) => {
                     if Some(changed.pid) == self.main {
                         debug!("the main program stopped: so does the init");
@@ -252,6 +271,25 @@ impl Supervisor {
                 Err(_) => break self.no_children = true,
             }
         }
+        if self.config.events.is_some() {
+            self.tell_of_orphans();
+        }
+    }
+
+    /// Children that the init did not start came to it when their parents ended.
+    fn tell_of_orphans(&mut self) {
+        let children = tree::children();
+        for child in children.iter().filter(|child| Some(child.pid) != self.main && !self.adopted.contains(child)) {
+            let name = tree::about(child.pid).map_or_else(String::new, |(name, _)| name);
+            self.event("adopted", &[("pid", Number(child.pid.into())), ("name", Text(&name))]);
+        }
+        self.adopted = children;
+    }
+
+    fn event(&self, event: &str, fields: &[(&str, Value)]) {
+        if let Some(log) = self.config.events {
+            log.write(event, fields);
+        }
     }
 
     fn ended(&mut self, changed: Changed) {
@@ -260,7 +298,17 @@ impl Supervisor {
         } else {
             libc::WEXITSTATUS(changed.status)
         };
-        if Some(changed.pid) == self.main {
+        let (name, age) = self.about.take().unwrap_or_default();
+        let is_main = Some(changed.pid) == self.main;
+        let fields = [
+            ("pid", Number(changed.pid.into())),
+            ("name", Text(&name)),
+            ("code", Number(code.into())),
+            ("age_ms", Number(age)),
+            ("main", Flag(is_main)),
+        ];
+        self.event("reaped", &fields);
+        if is_main {
             info!("the main program {} ended with {code}", changed.pid);
             self.main = None;
             self.code = code;
@@ -330,6 +378,7 @@ impl Supervisor {
         if signal == 0 {
             return;
         }
+        self.event("forwarded", &[("signal", Number(signal.into())), ("pid", Number(main.into()))]);
         match self.config.forward {
             Forward::Child => {
                 let _ = sys::kill(main, signal);
@@ -443,6 +492,7 @@ impl Supervisor {
         let mut deadline = Duration::ZERO;
         if somebody {
             deadline = sys::now() + self.config.grace;
+            self.event("stopping", &[("grace_ms", Number(self.config.grace.as_millis() as i64))]);
             // Who is stopped can't act on TERM.
             self.signal_rest(libc::SIGCONT);
             if self.stops == 0 && self.again.is_none() && self.config.is_success(self.code) {
@@ -490,6 +540,7 @@ impl Supervisor {
             return self.all_gone();
         }
         info!("the grace is over: SIGKILL for the rest");
+        self.event("killing", &[]);
         self.signal_rest(libc::SIGKILL);
         self.phase = Phase::Stopping { deadline: now + AFTER_KILL, killed: true };
         self.reap();
@@ -499,6 +550,7 @@ impl Supervisor {
     fn all_gone(&mut self) -> Option<c_int> {
         let Some(pause) = self.again.take() else { return Some(self.config.exit_code(self.code)) };
         warning!("the main program ended with {}: starting it again in {pause:?}", self.code);
+        self.event("pausing", &[("pause_ms", Number(pause.as_millis() as i64))]);
         self.phase = Phase::Pausing { until: sys::now() + pause };
         None
     }

@@ -95,14 +95,26 @@ pub struct Changed {
     pub status: c_int,
 }
 
-/// Takes the next child that ended (with `stopped`: or stopped), without waiting: `None` where the children there are
-/// run on. Errors: ECHILD where there is no child at all.
-pub fn reap(stopped: bool) -> Result<Option<Changed>, Errno> {
+/// The next child that [`reap`] would take, which is left as it is: its /proc entry can still be read.
+pub fn next_ended() -> Option<c_int> {
+    // SAFETY: an all-zero siginfo_t is valid, it is plain numbers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: writes the info.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    // SAFETY: of a child; zero, as it was, where there was none.
+    let pid = unsafe { info.si_pid() };
+    (result == 0 && pid > 0).then_some(pid)
+}
+
+/// Takes a child (-1: the next one) that ended (with `stopped`: or stopped), without waiting: `None` where the children
+/// there are run on. Errors: ECHILD where there is no child at all.
+pub fn reap(child: c_int, stopped: bool) -> Result<Option<Changed>, Errno> {
     let mut status = 0;
     let flags = libc::WNOHANG | libc::__WALL | if stopped { libc::WUNTRACED } else { 0 };
     loop {
         // SAFETY: the status word is written, no usage is asked for.
-        let result = unsafe { libc::wait4(-1, &raw mut status, flags, std::ptr::null_mut()) };
+        let result = unsafe { libc::wait4(child, &raw mut status, flags, std::ptr::null_mut()) };
         return match checked(c_long::from(result)) {
             Ok(0) => Ok(None),
             Ok(pid) => Ok(Some(Changed { pid: pid as c_int, status })),
@@ -194,10 +206,27 @@ pub fn close(fd: c_int) {
     unsafe { libc::close(fd) };
 }
 
-/// Closes every descriptor from `first` on; a kernel before 5.9 refuses, then they stay.
-pub fn close_from(first: c_int) {
-    // SAFETY: plain numbers; nothing in the init holds a descriptor that is used later when this is called.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+/// Closes every descriptor from `first` to `last`; a kernel before 5.9 refuses, then they stay.
+pub fn close_range(first: c_int, last: u32) {
+    // SAFETY: plain numbers; nothing in the init holds one of these and uses it later.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+/// The service will not have this descriptor (fcntl(2), FD_CLOEXEC). Errors: EBADF.
+pub fn close_on_exec(fd: c_int) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    checked(c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })).map(drop)
+}
+
+/// Clock ticks since boot, as /proc counts a process's start.
+pub fn ticks() -> u64 {
+    let mut time = timespec(Duration::ZERO);
+    // SAFETY: writes the struct; then a constant of the C library.
+    let rate = unsafe {
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time);
+        libc::sysconf(libc::_SC_CLK_TCK)
+    };
+    time.tv_sec as u64 * rate as u64 + time.tv_nsec as u64 / (1_000_000_000 / rate as u64)
 }
 
 /// Writes what goes without waiting; drops the rest. For diagnostics: a reader that is stuck must not stop the init.

@@ -45,6 +45,21 @@ pub fn descendants() -> Vec<Process> {
     found
 }
 
+/// The living children of this process.
+pub fn children() -> Vec<Process> {
+    let own_pid = sys::own_pid();
+    all_processes().into_iter().filter(|process| process.parent == own_pid && !process.zombie).collect()
+}
+
+/// A process's name and age in milliseconds (in steps of a clock tick, a hundredth of a second), a zombie's too.
+pub fn about(pid: c_int) -> Option<(String, i64)> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let process = parse(pid, &stat)?;
+    let (start, end) = (stat.iter().position(|byte| *byte == b'(')?, stat.iter().rposition(|byte| *byte == b')')?);
+    let age = sys::ticks().saturating_sub(process.started) * 10;
+    Some((String::from_utf8_lossy(stat.get(start + 1..end)?).into_owned(), i64::try_from(age).ok()?))
+}
+
 fn all_processes() -> Vec<Process> {
     let mut all = Vec::new();
     let Ok(fd) = sys::open(c"/proc", libc::O_RDONLY | libc::O_DIRECTORY) else { return all };

@@ -83,6 +83,7 @@ pub const CASES: &[Case] = &[
     ours("--user, --workdir, --umask", identity),
     ours("LISTEN_PID becomes the service's", listen_pid),
     ours("options by environment", by_environment),
+    ours("--events tells what happened, in order", events),
     ours("wrong options are 125", wrong_options),
     ours("pids limit: fork fails with a message, 125", pids_limit),
 ];
@@ -556,6 +557,40 @@ fn by_environment(init: &Init) -> Verdict {
     let mut command = shell(init, &[], "kill $$");
     command.env("INCEPTION_INIT_SUCCESS", "143");
     expect("success", finish(command, Place::Pid1)?.0, 0)
+}
+
+fn events(init: &Init) -> Verdict {
+    let file = std::env::temp_dir().join(format!("init-tests-events-{}", std::process::id()));
+    let options = ["--events", &file.to_string_lossy(), "--event-format=json", "--grace", "0.2"];
+    // An orphan, then one that ignores TERM.
+    let script =
+        "(sleep 0.1 &); sleep 0.2; (trap '' TERM; echo ready; sleep 9) & kill -USR1 1; sleep 0.1; exec sleep 100";
+    let mut running = begin(shell(init, &options, &format!("trap : USR1; {script}")), Place::Pid1)?;
+    running.line()?;
+    std::thread::sleep(Duration::from_millis(200));
+    running.signal(libc::SIGTERM);
+    let code = running.wait(LIMIT);
+    let told = std::fs::read_to_string(&file).unwrap_or_default();
+    let _ = std::fs::remove_file(&file);
+    expect("TERM", code?, 143)?;
+    let mut rest = told.as_str();
+    for part in [
+        "\"event\":\"started\",\"pid\":2,\"name\":\"sh\"}",
+        "\"event\":\"reaped\"",
+        "\"name\":\"sleep\",\"code\":0,\"age_ms\":1",
+        "\"event\":\"forwarded\",\"signal\":10,\"pid\":2}",
+        "\"event\":\"forwarded\",\"signal\":15,\"pid\":2}",
+        "\"code\":143,\"age_ms\":",
+        "\"main\":true}",
+        "\"event\":\"stopping\",\"grace_ms\":200}",
+        "\"event\":\"killing\"}",
+        "\"code\":137,",
+        "\"event\":\"exited\",\"code\":143}",
+    ] {
+        let at = rest.find(part).ok_or_else(|| format!("{part} is not where it should be in:\n{told}"))?;
+        rest = &rest[at + part.len()..];
+    }
+    check(told.contains("\"event\":\"adopted\""), || format!("nobody was adopted:\n{told}"))
 }
 
 fn wrong_options(init: &Init) -> Verdict {
