@@ -26,9 +26,11 @@ impl Log {
     pub fn open(target: &str, json: bool) -> Result<Self, String> {
         let fd = match target.strip_prefix("fd:") {
             Some(number) => {
-                let fd = number.parse().map_err(|_| format!("--events {target}: fd:NUMBER is wanted"))?;
-                // The service must not hold it open.
-                sys::close_on_exec(fd).map_err(|error| format!("--events {target}: {}", error.desc()))?;
+                let fd: c_int = number.parse().map_err(|_| format!("--events {target}: fd:NUMBER is wanted"))?;
+                // The service must not hold it open; 0, 1 and 2 are its own too.
+                if fd > 2 {
+                    sys::close_on_exec(fd).map_err(|error| format!("--events {target}: {}", error.desc()))?;
+                }
                 fd
             }
             None => {

@@ -477,7 +477,8 @@ impl Supervisor {
     /// TERM, once, to every process that is left.
     fn stop_rest(&mut self) {
         // Not PID 1 and no child: no descendant, because orphans become children.
-        let somebody = if self.owns_namespace() && self.told.is_empty() {
+        // Who was told already is a descendant; where there is none, the rest came in by `docker exec`.
+        let somebody = if self.owns_namespace() && (self.told.is_empty() || self.no_children) {
             sys::kill(-1, libc::SIGTERM).is_ok()
         } else if self.no_children {
             false
