@@ -157,8 +157,10 @@ pub async fn push(engine: Arc<Engine>, name: Name) -> Result<Response> {
     let id = engine.images.get(&name.tagged())?.id;
     let (lines, response) = stream::lines();
     tokio::spawn(async move {
-        let pushed =
-            registry::push(&engine.images, &name, |status, id| drop(lines.send(&status_line(status, id)))).await;
+        let pushed = registry::push(&engine.images, &name, |status, id| {
+            let _ = lines.send(&status_line(status, id));
+        })
+        .await;
         match pushed {
             Ok(()) => tell(&engine, "push", &id, &name.tagged()),
             Err(error) => lines.fail(&error),

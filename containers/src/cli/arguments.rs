@@ -37,8 +37,7 @@ pub fn normalise(args: Vec<OsString>) -> Result<Vec<String>> {
                 }
             }
         } else if word.len() > 1 && word.starts_with('-') {
-            let mut letters = word[1..].char_indices();
-            while let Some((at, letter)) = letters.next() {
+            for (at, letter) in word[1..].char_indices() {
                 words.push(format!("-{letter}"));
                 if FLAGS.contains(letter) {
                     continue;

@@ -19,7 +19,6 @@ use std::{
     os::unix::{
         fs::{OpenOptionsExt, PermissionsExt},
         net::UnixStream as StdUnixStream,
-        process::CommandExt,
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},

@@ -329,7 +329,7 @@ fn references(project: &Project, document: &Node) -> Result<()> {
         {
             return Err(missing("network_mode", "services", name, project.services.keys().collect()));
         }
-        for name in service.networks.keys().filter(|name| !project.networks.contains_key(*name)) {
+        if let Some(name) = service.networks.keys().find(|name| !project.networks.contains_key(*name)) {
             return Err(missing("networks", "networks", name, project.networks.keys().collect()));
         }
         for mount in service.volumes.iter().filter(|mount| mount.kind == super::model::MountKind::Volume) {
@@ -337,10 +337,10 @@ fn references(project: &Project, document: &Node) -> Result<()> {
                 return Err(missing("volumes", "volumes", name, project.volumes.keys().collect()));
             }
         }
-        for grant in service.secrets.iter().filter(|grant| !project.secrets.contains_key(&grant.source)) {
+        if let Some(grant) = service.secrets.iter().find(|grant| !project.secrets.contains_key(&grant.source)) {
             return Err(missing("secrets", "secrets", &grant.source, project.secrets.keys().collect()));
         }
-        for grant in service.configs.iter().filter(|grant| !project.configs.contains_key(&grant.source)) {
+        if let Some(grant) = service.configs.iter().find(|grant| !project.configs.contains_key(&grant.source)) {
             return Err(missing("configs", "configs", &grant.source, project.configs.keys().collect()));
         }
     }

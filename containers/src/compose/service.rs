@@ -468,7 +468,7 @@ fn cpus(node: &Node) -> Result<Option<i64>> {
 
 fn depends_on(node: Option<&Node>) -> Result<BTreeMap<String, Dependency>> {
     let Some(node) = node else { return Ok(BTreeMap::new()) };
-    let plain = Dependency { condition: Condition::ServiceStarted, required: true, restart: false };
+    let plain = Dependency { condition: Condition::Started, required: true, restart: false };
     if let Value::List(_) | Value::Scalar { .. } = node.value {
         return Ok(node.list("depends_on")?.iter().map(|item| (item.text().to_owned(), plain.clone())).collect());
     }
@@ -476,11 +476,11 @@ fn depends_on(node: Option<&Node>) -> Result<BTreeMap<String, Dependency>> {
     for (key, value) in node.map("depends_on")? {
         check_keys(value, &format!("depends_on {}", key.text()), &["condition", "required", "restart"], &[])?;
         let condition = match value.get("condition") {
-            None => Condition::ServiceStarted,
+            None => Condition::Started,
             Some(condition) => match condition.text() {
-                "service_started" => Condition::ServiceStarted,
-                "service_healthy" => Condition::ServiceHealthy,
-                "service_completed_successfully" => Condition::ServiceCompletedSuccessfully,
+                "service_started" => Condition::Started,
+                "service_healthy" => Condition::Healthy,
+                "service_completed_successfully" => Condition::CompletedSuccessfully,
                 other => {
                     return Err(condition.error(format!(
                         "unknown condition {other:?}; there are service_started, service_healthy and service_completed_successfully"

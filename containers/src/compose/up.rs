@@ -104,7 +104,7 @@ pub async fn settle(
         let container = project.service(name).map_or_else(|| name.clone(), |service| project.container_of(service));
         let task = progress.task(format!("Container {container}"));
         task.doing("waiting");
-        let state = wait(docker, name, id, Condition::ServiceHealthy, true, deadline).await?;
+        let state = wait(docker, name, id, Condition::Healthy, true, deadline).await?;
         task.done(state);
         Ok(())
     }))
@@ -328,7 +328,7 @@ impl Work<'_> {
                 continue;
             }
             let container = self.reach(other, true).await?;
-            if running || dependency.condition == Condition::ServiceStarted {
+            if running || dependency.condition == Condition::Started {
                 continue;
             }
             task.doing(&format!("waiting for {other}"));
@@ -475,9 +475,9 @@ async fn wait(
         let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD));
         let running = state.status == Some(ContainerStateStatusEnum::RUNNING);
         match condition {
-            Condition::ServiceStarted if running => return Ok("Started"),
-            Condition::ServiceCompletedSuccessfully if ended && code == 0 => return Ok("Exited"),
-            Condition::ServiceHealthy => match health {
+            Condition::Started if running => return Ok("Started"),
+            Condition::CompletedSuccessfully if ended && code == 0 => return Ok("Exited"),
+            Condition::Healthy => match health {
                 Some(HealthStatusEnum::HEALTHY) => return Ok("Healthy"),
                 Some(HealthStatusEnum::UNHEALTHY) => {
                     let log = state.health.and_then(|health| health.log).unwrap_or_default();
@@ -498,7 +498,7 @@ async fn wait(
             },
             _ => {}
         }
-        if ended && (!restarts || condition == Condition::ServiceCompletedSuccessfully) {
+        if ended && (!restarts || condition == Condition::CompletedSuccessfully) {
             let lines = client::last_lines(docker, id).await;
             let why =
                 state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}")).unwrap_or_default();

@@ -28,8 +28,6 @@ pub const DOCUMENT_MAX: u64 = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct Record {
     pub document: Arc<Document>,
-    /// The configuration as it came: its digest is the image's id.
-    pub config_bytes: u64,
     pub manifest: Descriptor,
     pub parent: Option<String>,
     /// When it last got a name.
@@ -85,7 +83,6 @@ impl Images {
             let note = |key: &str| descriptor.annotations.get(key);
             let record = Record {
                 document: Arc::new(document),
-                config_bytes: config.len() as u64,
                 manifest: Descriptor { annotations: BTreeMap::new(), ..descriptor.clone() },
                 parent: note(oci::PARENT).filter(|parent| is_digest(parent)).cloned(),
                 tagged: note(oci::TAGGED).and_then(|time| time.parse().ok()),
@@ -153,14 +150,7 @@ impl Images {
             platform: Some(platform),
             ..Descriptor::default()
         };
-        let record = Record {
-            document: Arc::new(document),
-            config_bytes: config.len() as u64,
-            manifest,
-            parent,
-            tagged: None,
-            size,
-        };
+        let record = Record { document: Arc::new(document), manifest, parent, tagged: None, size };
         self.records.insert(id.clone(), record);
         Ok(id)
     }

@@ -160,10 +160,10 @@ impl Store {
         };
         io::copy(&mut blob, &mut io::sink()).map_err(|error| told(format!("load {}", show(path)), error))?;
         let (_, digest, size) = blob.finish();
-        if let Some(layer) = &layer {
-            if digest != layer.meta.diff_id {
-                return Err(mismatch(&show(path), &layer.meta.diff_id, &digest));
-            }
+        if let Some(layer) = &layer
+            && digest != layer.meta.diff_id
+        {
+            return Err(mismatch(&show(path), &layer.meta.diff_id, &digest));
         }
         Ok(Found { digest, size, diff_id, draft, layer })
     }
@@ -235,13 +235,13 @@ impl Store {
         }
         for name in names {
             let name = Name::parse(name)?.tagged();
-            if let Ok(old) = self.get(&name) {
-                if old.id != id {
-                    progress(&format!(
-                        "The image {name} already exists, renaming the old one with ID {} to empty string\n",
-                        old.id
-                    ));
-                }
+            if let Ok(old) = self.get(&name)
+                && old.id != id
+            {
+                progress(&format!(
+                    "The image {name} already exists, renaming the old one with ID {} to empty string\n",
+                    old.id
+                ));
             }
             self.tag(id, &name)?;
             progress(&format!("Loaded image: {name}\n"));

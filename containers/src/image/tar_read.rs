@@ -90,11 +90,6 @@ impl<R: Read> Reader<R> {
         std::mem::take(&mut self.raw)
     }
 
-    /// The stream behind the last entry that was read.
-    pub fn into_inner(self) -> R {
-        self.input
-    }
-
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.input.read_exact(buffer).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => bad("it is cut short"),

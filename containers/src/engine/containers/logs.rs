@@ -82,7 +82,10 @@ fn send(container: &Container, path: &Path, options: &LogOptions, tty: bool, to:
             return Ok(());
         }
     }
-    while options.follow {
+    if !options.follow {
+        return Ok(());
+    }
+    loop {
         // Asked before the read, so that nothing written before the end is missed.
         let ended = !matches!(container.record().state.status, Status::Running | Status::Restarting);
         let mut new = Vec::new();
@@ -112,7 +115,6 @@ fn send(container: &Container, path: &Path, options: &LogOptions, tty: bool, to:
             std::thread::sleep(POLL);
         }
     }
-    Ok(())
 }
 
 /// Rotated files, the oldest first.

@@ -7,7 +7,7 @@ mod support;
 mod users;
 
 pub use support::refuse_unsupported;
-pub use users::{User, user};
+pub use users::user;
 
 use crate::error::{Error, Result};
 use bollard_stubs::models;
