@@ -69,7 +69,10 @@ impl Helper {
             };
             if Instant::now() > deadline {
                 let log = exec_root.join("network-helper.log");
-                return Err(Error::Failed(format!("the network helper does not answer ({failed}); see {}", log.display())));
+                return Err(Error::Failed(format!(
+                    "the network helper does not answer ({failed}); see {}",
+                    log.display()
+                )));
             }
             let ended = match &mut child {
                 None => true,

@@ -79,10 +79,10 @@ impl Service {
     async fn serve_tcp(&self, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
-            let Some(permit) = self.quota.wait().await else { return };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let Some(permit) = self.quota.wait().await else { return };
                     let service = self.clone();
                     connections.spawn_local(async move {
                         if let Err(error) = service.converse(stream).await {
