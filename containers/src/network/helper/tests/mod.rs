@@ -64,7 +64,7 @@ struct Shim(Child);
 impl Shim {
     fn new() -> Shim {
         let mut child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 600"])
+            .args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 120"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -78,11 +78,15 @@ impl Shim {
         self.0.id() as i32
     }
 
+    fn namespace(&self) -> File {
+        File::open(format!("/proc/{}/ns/net", self.pid())).unwrap()
+    }
+
     /// Has `body` run inside its namespace.
     fn inside<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
+        let namespace = self.namespace();
         let thread = std::thread::spawn(move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            enter(namespace);
             body()
         });
         thread.join().unwrap()
@@ -111,6 +115,11 @@ impl Drop for Shim {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Moves this thread into a network namespace.
+fn enter(namespace: File) {
+    setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
 }
 
 fn attachment(network: &str, last: u8, names: &[&str]) -> Attachment {

@@ -6,7 +6,15 @@ use hickory_proto::{
     op::{Message, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
-use std::{net::UdpSocket, str::FromStr, time::Duration};
+use std::{
+    net::UdpSocket,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 fn query(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
@@ -125,6 +133,39 @@ async fn garbage_is_ignored_and_others_are_still_answered() {
     shim.inside(|| {
         assert!(std::net::TcpStream::connect("127.0.0.11:53").is_err());
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_container_that_floods_keeps_nobody_else_waiting() {
+    let scene = Scene::new().await;
+    let (loud, quiet) = (Shim::new(), Shim::new());
+    for (shim, id) in [(&loud, "loud"), (&quiet, "quiet")] {
+        let mut member = shim.member(id);
+        member.attachments = vec![attachment("net", 2, &[id])];
+        member.resolver = true;
+        scene.helper().set(&member).await.unwrap();
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let (namespace, stop) = (loud.namespace(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                super::enter(namespace);
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                let packet = query("loud.", RecordType::A).to_vec().unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    socket.send_to(&packet, "127.0.0.11:53").unwrap();
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..20 {
+        assert_eq!(data(&ask(&quiet, Transport::Udp, "quiet.", RecordType::A)), ["198.18.0.2"]);
+        scene.helper().members().await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
 }
 
 #[test]
