@@ -16,7 +16,7 @@ use std::{
 impl Engine {
     /// Starts a container that does not run. NotModified where it does.
     pub async fn start_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        let _step = container.operation.lock().await;
+        let step = container.operation.lock().await;
         match container.record().state.status {
             Status::Running => return Err(Error::NotModified),
             Status::Removing => {
@@ -25,7 +25,13 @@ impl Engine {
             _ => {}
         }
         container.update(|record| record.stopped_by_user = false)?;
-        self.start_locked(container).await
+        let started = self.start_locked(container).await;
+        drop(step);
+        // `--rm` holds for a container that never ran, too: `docker run` waits for its removal.
+        if started.is_err() && container.record().host_config.auto_remove.unwrap_or(false) {
+            self.remove_container(container, true, true).await?;
+        }
+        started
     }
 
     /// Starts it; the caller holds its `operation`. On failure everything is undone and the record says why.

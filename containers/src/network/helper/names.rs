@@ -25,7 +25,11 @@ pub enum Decision {
     Ignore,
     Answer(Vec<u8>),
     /// Ask `servers`. `limit`: what the asker takes, in bytes. `failure`: the answer when none of them has one.
-    Forward { servers: Vec<IpAddr>, limit: u16, failure: Vec<u8> },
+    Forward {
+        servers: Vec<IpAddr>,
+        limit: u16,
+        failure: Vec<u8>,
+    },
 }
 
 /// Looks at `packet`, a query by `asker`, one of `members`.
@@ -44,9 +48,8 @@ pub fn decide<'a>(
         Transport::Udp => query.max_payload(),
         Transport::Tcp => u16::MAX,
     };
-    let answered = |code, records| {
-        encode(&response(&query, code, records), limit).map_or(Decision::Ignore, Decision::Answer)
-    };
+    let answered =
+        |code, records| encode(&response(&query, code, records), limit).map_or(Decision::Ignore, Decision::Answer);
     if query.op_code != OpCode::Query {
         return answered(ResponseCode::NotImp, Vec::new());
     }

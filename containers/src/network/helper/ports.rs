@@ -1,7 +1,7 @@
 //! The published ports of one container: which are kept, which are new, and the sockets for those.
 
 use super::{
-    PublishedPort, Proxy,
+    Proxy, PublishedPort,
     quota::Quota,
     sockets::{self, Refused},
     tcp_proxy, udp_proxy,
@@ -96,7 +96,10 @@ pub fn match_up(wanted: &[Proxy], there: &[Port]) -> Vec<Option<usize>> {
 /// Docker gives them.
 pub fn bind(wanted: &[&PublishedPort]) -> Result<Vec<(Listener, u16)>> {
     if let Some(port) = wanted.iter().find(|port| !matches!(port.protocol.as_str(), "tcp" | "udp")) {
-        return Err(Error::invalid(format!("publish {}/{}: only tcp and udp ports", port.container_port, port.protocol)));
+        return Err(Error::invalid(format!(
+            "publish {}/{}: only tcp and udp ports",
+            port.container_port, port.protocol
+        )));
     }
     let conflict = |refused: Refused| Error::Conflict(refused.message);
     let mut bound: Vec<Option<(Listener, u16)>> = Vec::new();

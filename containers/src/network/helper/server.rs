@@ -59,20 +59,19 @@ pub fn serve(exec_root: &Path) -> Result<()> {
     let mut lock = lock(exec_root)?;
     let own = std::process::id();
     write!(lock, "{own} {}\n", start_time(own as i32).unwrap_or_default()).at("write", &pidfile_path(exec_root))?;
-    let ended = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .doing("start the async runtime")?
-        .block_on(LocalSet::new().run_until(async {
-            let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
-            tokio::select! {
-                ended = run(exec_root, GRACE) => ended,
-                _ = terminate.recv() => {
-                    log::info!("SIGTERM: ending");
-                    Ok(())
+    let ended =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().doing("start the async runtime")?.block_on(
+            LocalSet::new().run_until(async {
+                let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
+                tokio::select! {
+                    ended = run(exec_root, GRACE) => ended,
+                    _ = terminate.recv() => {
+                        log::info!("SIGTERM: ending");
+                        Ok(())
+                    }
                 }
-            }
-        }));
+            }),
+        );
     // The lock goes last: whoever gets it next finds nothing of ours.
     for path in [socket_path(exec_root), pidfile_path(exec_root)] {
         let _ = fs::remove_file(path);
@@ -248,8 +247,13 @@ impl Shared {
             None => (false, false, vec![None; member.ports.len()]),
         };
         let shim = if same_shim { None } else { Some(watched(&member)?) };
-        let new: Vec<_> =
-            member.ports.iter().zip(&matched).filter(|(_, there)| there.is_none()).map(|(proxy, _)| &proxy.port).collect();
+        let new: Vec<_> = member
+            .ports
+            .iter()
+            .zip(&matched)
+            .filter(|(_, there)| there.is_none())
+            .map(|(proxy, _)| &proxy.port)
+            .collect();
         let mut listeners = ports::bind(&new)?.into_iter();
         let resolver_sockets = match member.resolver && !has_resolver {
             true => Some(sockets::resolver_sockets(member.pid).await?),
@@ -277,9 +281,7 @@ impl Shared {
         }
         let old_resolver = if same_shim && member.resolver { None } else { rest.2.take() };
         let resolver = match resolver_sockets {
-            Some(sockets) => {
-                Some(spawn_local(dns::serve(Rc::clone(self), id.as_str().into(), quota.clone(), sockets)))
-            }
+            Some(sockets) => Some(spawn_local(dns::serve(Rc::clone(self), id.as_str().into(), quota.clone(), sockets))),
             None => rest.2,
         };
         let watch = match (shim, old_watch) {
@@ -351,7 +353,8 @@ impl Shared {
 
 /// The member's shim, if it is the process that it is meant to be.
 fn watched(member: &Member) -> Result<AsyncFd<OwnedFd>> {
-    let ended = || Error::Failed(format!("the shim of container {} (pid {}) has ended", member.container_id, member.pid));
+    let ended =
+        || Error::Failed(format!("the shim of container {} (pid {}) has ended", member.container_id, member.pid));
     let pidfd = sys::pidfd_open(member.pid).map_err(|_| ended())?;
     // After the pidfd is open the pid can't be given to another process unseen.
     if start_time(member.pid) != Some(member.started) {

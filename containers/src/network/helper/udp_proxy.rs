@@ -132,8 +132,7 @@ fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr, IpAddr)> {
     let mut buffer = [0; DATAGRAM];
     let mut space = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
     let mut parts = [IoSliceMut::new(&mut buffer)];
-    let message =
-        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
     let client = message.address.and_then(address_of).ok_or(io::ErrorKind::InvalidData)?;
     let local = message.cmsgs()?.find_map(|part| match part {
         ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::V4(u32::from_be(info.ipi_spec_dst.s_addr).into())),
