@@ -5,10 +5,13 @@ use super::{
     names::Decision,
     quota::Quota,
     server::Shared,
+    sockets,
 };
 use crate::error::{Context, Result};
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use nix::sys::socket::{SockaddrStorage, recvfrom};
+use std::{io, net::SocketAddr, os::fd::AsRawFd, rc::Rc, time::Duration};
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinSet,
     time::{sleep, timeout},
@@ -44,13 +47,9 @@ impl Service {
         let mut asking = JoinSet::new();
         loop {
             while asking.try_join_next().is_some() {}
-            let received = match socket.readable().await {
-                Ok(()) => receive(&socket),
-                Err(error) => Err(error),
-            };
-            let (packet, client) = match received {
+            // This call, unlike readable(), makes way for others: a container that floods starves nobody else.
+            let (packet, client) = match socket.async_io(Interest::READABLE, || receive(&socket)).await {
                 Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => {
                     log::debug!("receive a query: {error}");
                     sleep(Duration::from_millis(10)).await;
@@ -79,10 +78,10 @@ impl Service {
     async fn serve_tcp(&self, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
-            let Some(permit) = self.quota.wait().await else { return };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let Some(permit) = self.quota.wait().await else { return };
                     let service = self.clone();
                     connections.spawn_local(async move {
                         if let Err(error) = service.converse(stream).await {
@@ -119,10 +118,11 @@ impl Service {
     }
 }
 
-/// Takes a datagram that is there. Not async, so that the buffer is on the stack and not in each service.
+/// Not async, so that the buffer is on the stack and not in each service.
 fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
     let mut buffer = [0; 4096];
-    let (length, client) = socket.try_recv_from(&mut buffer)?;
+    let (length, client) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer)?;
+    let client = client.as_ref().and_then(sockets::address_of).ok_or(io::ErrorKind::InvalidData)?;
     Ok((buffer[..length].to_vec(), client))
 }
 

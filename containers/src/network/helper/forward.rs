@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpStream, UdpSocket},
     time::{sleep, timeout},
 };
@@ -85,7 +85,10 @@ async fn by_udp(query: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     let (sent, id) = with_new_id(query)?;
     socket.send(&sent).await?;
     loop {
-        socket.readable().await?;
+        // An error alone ("connection refused") does not make a socket readable in tokio's eyes.
+        if socket.ready(Interest::READABLE | Interest::ERROR).await?.is_error() {
+            return Err(socket.take_error()?.unwrap_or_else(|| io::ErrorKind::Other.into()));
+        }
         match receive(&socket) {
             Ok(mut answer) if answers(&sent, &answer) => {
                 answer[..2].copy_from_slice(&id);

@@ -51,6 +51,11 @@ const REQUEST: usize = 4 << 20;
 
 /// Runs the helper until it is told to end or is of no use. `exec_root`: where its socket and its state lie.
 pub fn serve(exec_root: &Path) -> Result<()> {
+    serve_with(exec_root, GRACE)
+}
+
+/// Like `serve`, with another grace.
+pub(super) fn serve_with(exec_root: &Path, grace: Duration) -> Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().filter_or("INCEPTION_LOG", "info"))
         .format_timestamp_millis()
         .init();
@@ -58,13 +63,13 @@ pub fn serve(exec_root: &Path) -> Result<()> {
     let _ = setsid();
     let mut lock = lock(exec_root)?;
     let own = std::process::id();
-    write!(lock, "{own} {}\n", start_time(own as i32).unwrap_or_default()).at("write", &pidfile_path(exec_root))?;
+    writeln!(lock, "{own} {}", start_time(own as i32).unwrap_or_default()).at("write", &pidfile_path(exec_root))?;
     let ended =
         tokio::runtime::Builder::new_current_thread().enable_all().build().doing("start the async runtime")?.block_on(
             LocalSet::new().run_until(async {
                 let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
                 tokio::select! {
-                    ended = run(exec_root, GRACE) => ended,
+                    ended = run(exec_root, grace) => ended,
                     _ = terminate.recv() => {
                         log::info!("SIGTERM: ending");
                         Ok(())

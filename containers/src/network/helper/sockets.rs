@@ -11,7 +11,7 @@ use nix::{
 };
 use std::{
     fs::File,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
 };
 use tokio::{net::TcpStream, sync::oneshot};
@@ -79,6 +79,12 @@ fn refused(protocol: &str, address: SocketAddr, (call, errno): (&str, Errno)) ->
     let text = errno.desc();
     let text = text.get(..1).map(str::to_ascii_lowercase).unwrap_or_default() + text.get(1..).unwrap_or_default();
     Refused { errno, message: format!("listen {protocol}{version} {address}: {call}: {text}") }
+}
+
+/// nix's address as std's.
+pub fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4(SocketAddrV4::from(*address)));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6(SocketAddrV6::from(*address))))
 }
 
 /// What Go's proxy sets too: no wait for more to send, and an end to connections whose peer is gone.

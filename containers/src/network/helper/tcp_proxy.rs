@@ -19,11 +19,11 @@ pub async fn serve(listener: std::net::TcpListener, target: Rc<Cell<SocketAddr>>
     let listener = TcpListener::from_std(listener).doing("watch a socket")?;
     let mut connections = JoinSet::new();
     loop {
-        // Clients that find no room wait in the kernel's queue.
-        let Some(permit) = quota.wait().await else { return Ok(()) };
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((client, _)) => {
+                // Where there is no room this one waits, and the others in the kernel's queue.
+                let Some(permit) = quota.wait().await else { return Ok(()) };
                 let target = target.get();
                 connections.spawn_local(async move {
                     if let Err(error) = proxy(client, target).await {

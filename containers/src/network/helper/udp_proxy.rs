@@ -1,13 +1,13 @@
 //! Proxies the datagrams to a published port: a session, with a socket of its own, for each client.
 
-use super::quota::Quota;
+use super::{quota::Quota, sockets};
 use crate::error::{Context, Result};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     rc::{Rc, Weak},
     time::Duration,
@@ -82,8 +82,10 @@ pub async fn serve(socket: std::net::UdpSocket, target: Rc<Cell<SocketAddr>>, qu
             }
         };
         session.last_used.set(Instant::now());
-        // A full queue or a container that does not listen: datagrams get lost, as on any network.
-        if let Err(error) = session.socket.try_send(&packet) {
+        // The first call may only tell that the container refused an earlier packet, and send nothing.
+        if session.socket.send(&packet).await.is_err()
+            && let Err(error) = session.socket.send(&packet).await
+        {
             log::debug!("send to {}: {error}", key.target);
         }
     }
@@ -103,7 +105,7 @@ async fn answer(socket: &Weak<UdpSocket>, session: &Session, key: Key) {
         match pass_on(&socket, session, key) {
             Ok(()) => session.last_used.set(Instant::now()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Mostly "connection refused": the container does not listen yet, or no more.
+            // "Connection refused": the container does not listen yet, or no more.
             Err(error) => log::debug!("receive from {}: {error}", key.target),
         }
     }
@@ -133,7 +135,7 @@ fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr, IpAddr)> {
     let mut space = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
-    let client = message.address.and_then(address_of).ok_or(io::ErrorKind::InvalidData)?;
+    let client = message.address.as_ref().and_then(sockets::address_of).ok_or(io::ErrorKind::InvalidData)?;
     let local = message.cmsgs()?.find_map(|part| match part {
         ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::V4(u32::from_be(info.ipi_spec_dst.s_addr).into())),
         ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::V6(info.ipi6_addr.s6_addr.into())),
@@ -142,11 +144,6 @@ fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr, IpAddr)> {
     let local = local.ok_or(io::ErrorKind::InvalidData)?;
     let length = message.bytes;
     Ok((buffer[..length].to_vec(), client, local))
-}
-
-fn address_of(address: SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4(SocketAddrV4::from(*address)));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6(SocketAddrV6::from(*address))))
 }
 
 /// Sends to the session's client from the address that the client had sent to.
