@@ -685,6 +685,7 @@ impl Inner {
             return Ok(helper.clone());
         }
         let helper = Helper::start(&self.exec_root).await?;
+        log::debug!("network helper: pid {}", helper.pid());
         *slot = Some(helper.clone());
         self.helper_started.notify_one();
         Ok(helper)

@@ -34,6 +34,7 @@ pub struct Helper(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     socket: PathBuf,
+    pid: i32,
     pidfd: AsyncFd<OwnedFd>,
     /// Says that a daemon lives. Requests have connections of their own: one that is given up halfway, because the API's
     /// client has gone, can't leave its answer for the next.
@@ -98,7 +99,7 @@ impl Helper {
         // That it answers says that the pidfd is its own, not of another process that was given the pid.
         ask(&mut presence, &Request::Members).await.at("ask", &socket)?;
         let pidfd = sys::watch(pidfd).doing("watch a process")?;
-        Ok(Helper(Arc::new(Inner { socket, pidfd, _presence: presence })))
+        Ok(Helper(Arc::new(Inner { socket, pid, pidfd, _presence: presence })))
     }
 
     /// Sets what the helper holds for one container; what it held before goes, but for ports that stay the same. The
@@ -136,6 +137,11 @@ impl Helper {
             Ok(mut guard) => guard.retain_ready(),
             Err(error) => log::warn!("watch the network helper: {error}"),
         }
+    }
+
+    /// The helper's process id.
+    pub fn pid(&self) -> i32 {
+        self.0.pid
     }
 
     async fn ask(&self, request: &Request) -> Result<Reply> {
