@@ -261,7 +261,7 @@ impl Shared {
         let new: Vec<_> = member.ports.iter().map(|proxy| &proxy.port).zip(&matched).filter_map(is_new).collect();
         let mut listeners = ports::bind(&new)?.into_iter();
         let sockets = match member.resolver && !has_resolver {
-            true => Some(sockets::resolver_sockets(member.pid).await?),
+            true => Some(sockets::resolver_sockets(member.pid, member.started).await?),
             false => None,
         };
 
