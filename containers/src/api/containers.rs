@@ -266,7 +266,7 @@ async fn attach(
     let tty = container.record().config.tty.unwrap_or(false);
     let stream = container.attach(query.stdin, query.stdout, query.stderr).await?;
     engine.tell(&container, "attach", &[]);
-    hijack::hijack(request, tty, stream)
+    hijack::hijack(request, tty, stream, std::future::ready(()))
 }
 
 #[derive(Deserialize)]

@@ -53,7 +53,7 @@ async fn start(State(engine): Shared, Path(id): Path<String>, request: Request) 
     {
         shim.resize(*height as u16, *width as u16).await?;
     }
-    hijack::hijack(Request::from_parts(parts, axum::body::Body::empty()), tty, receiver)
+    hijack::hijack(Request::from_parts(parts, axum::body::Body::empty()), tty, receiver, running.ended)
 }
 
 async fn resize(State(engine): Shared, Path(id): Path<String>, Query(query): Query<ResizeQuery>) -> Result<StatusCode> {

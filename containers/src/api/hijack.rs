@@ -20,8 +20,14 @@ pub fn content_type(tty: bool) -> &'static str {
     if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
 }
 
-/// Answers 101 and connects the client to the shim's stream once there is one.
-pub fn hijack(mut request: Request, tty: bool, stream: oneshot::Receiver<UnixStream>) -> Result<Response> {
+/// Answers 101 and connects the client to the shim's stream once there is one. The client's connection ends after
+/// `ended`: it takes that end as the sign that the exit code can be asked for.
+pub fn hijack(
+    mut request: Request,
+    tty: bool,
+    stream: oneshot::Receiver<UnixStream>,
+    ended: impl Future + Send + 'static,
+) -> Result<Response> {
     if !request.headers().contains_key(header::UPGRADE) {
         return Err(Error::Invalid("this request needs the headers Connection: Upgrade and Upgrade: tcp".into()));
     }
@@ -42,7 +48,7 @@ pub fn hijack(mut request: Request, tty: bool, stream: oneshot::Receiver<UnixStr
             std::future::pending::<()>().await
         };
         tokio::select! {
-            _ = copy(&mut from_shim, &mut to_client) => {}
+            _ = copy(&mut from_shim, &mut to_client) => drop(ended.await),
             () = input => {}
         }
         let _ = to_client.shutdown().await;
