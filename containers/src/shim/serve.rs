@@ -153,6 +153,8 @@ struct Server<'a> {
     console: Option<UnixListener>,
     state: State,
     pid: i32,
+    /// Children that ended while the runtime was at work: the process itself may be one, reaped before its pid is known.
+    early: Vec<(i32, i32)>,
     failed: Option<(String, i32)>,
     ours: Ours,
     log: Option<JsonLog>,
@@ -177,6 +179,7 @@ impl<'a> Server<'a> {
             console: None,
             state: State::Made,
             pid: 0,
+            early: Vec::new(),
             failed: None,
             ours: Ours::default(),
             log: config.log.clone().map(JsonLog::open),
@@ -334,6 +337,7 @@ impl<'a> Server<'a> {
                 self.answer_start(&Reply::Pid(self.pid));
                 self.state = State::Ended { code, until: Instant::now() + DRAIN };
             }
+            State::Making(_) => self.early.push((pid, code)),
             _ => {}
         }
         Ok(())
@@ -359,6 +363,10 @@ impl<'a> Server<'a> {
                 self.state = State::Running;
                 self.answer_start(&Reply::Pid(self.pid));
             }
+        }
+        // A short process of `exec --detach` may be reaped before the runtime that made it.
+        if let Some((pid, code)) = std::mem::take(&mut self.early).into_iter().find(|(pid, _)| *pid == self.pid) {
+            self.child_ended(pid, code)?;
         }
         Ok(())
     }
