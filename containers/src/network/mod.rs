@@ -468,6 +468,27 @@ impl Networks {
         self.0.write_firewall().await
     }
 
+    /// Has a running container answered under its new name instead of its old one.
+    pub async fn rename(&self, container_id: &str, old: &str, new: &str) -> Result<()> {
+        {
+            let mut state = self.state();
+            let State { networks, endpoints, .. } = &mut *state;
+            let Some(endpoints) = endpoints.get_mut(container_id) else { return Ok(()) };
+            endpoints.container_name = new.into();
+            for attachment in &mut endpoints.attachments {
+                let Some(network) = networks.get(&attachment.network_id) else { continue };
+                let called = |name: &str| [name.to_lowercase(), format!("{name}.{}", network.name).to_lowercase()];
+                for (name, fresh) in called(old).into_iter().zip(called(new)) {
+                    for known in attachment.names.iter_mut().filter(|known| **known == name) {
+                        *known = fresh.clone();
+                    }
+                }
+            }
+            endpoints.write(&self.0.endpoints_folder)?;
+        }
+        self.0.tell_helper(container_id).await.map(drop)
+    }
+
     /// Publishes ports of a connected container (its address on its first bridge network). A taken port is an error in
     /// Docker's words, and nothing is left published.
     pub async fn publish(&self, container_id: &str, ports: &[PublishedPort]) -> Result<Vec<PublishedPort>> {

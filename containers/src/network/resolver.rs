@@ -80,8 +80,13 @@ impl Resolver {
         if !self.search.is_empty() {
             let _ = writeln!(text, "search {}", self.search.join(" "));
         }
-        if !self.options.is_empty() {
-            let _ = writeln!(text, "options {}", self.options.join(" "));
+        let mut options = self.options.clone();
+        // Names of containers have no dot: they are asked for as they are before the search list is tried.
+        if named && !options.iter().any(|option| option.starts_with("ndots:")) {
+            options.push("ndots:0".into());
+        }
+        if !options.is_empty() {
+            let _ = writeln!(text, "options {}", options.join(" "));
         }
         text
     }

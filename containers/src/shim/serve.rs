@@ -376,11 +376,11 @@ impl<'a> Server<'a> {
             Process::Exec { .. } => {
                 self.state = State::Running;
                 self.answer_start(&Reply::Pid(self.pid));
-                let early = std::mem::take(&mut self.early);
-                if let Some((pid, code)) = early.into_iter().find(|(pid, _)| *pid == self.pid) {
-                    self.child_ended(pid, code)?;
-                }
             }
+        }
+        // A short process of `exec --detach` may be reaped before the runtime that made it.
+        if let Some((pid, code)) = std::mem::take(&mut self.early).into_iter().find(|(pid, _)| *pid == self.pid) {
+            self.child_ended(pid, code)?;
         }
         Ok(())
     }

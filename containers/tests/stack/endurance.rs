@@ -11,7 +11,6 @@ use nix::{
 };
 use std::{
     fs,
-    path::PathBuf,
     process::Stdio,
     thread,
     time::{Duration, Instant},

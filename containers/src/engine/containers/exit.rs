@@ -152,8 +152,17 @@ impl Engine {
                     }
                 }
                 Status::Exited | Status::Created => {
-                    if record.host_config.auto_remove.unwrap_or(false) && record.state.status == Status::Exited {
+                    let ran = record.state.status == Status::Exited;
+                    let policy = record.host_config.restart_policy.as_ref().and_then(|policy| policy.name);
+                    if ran && record.host_config.auto_remove.unwrap_or(false) {
                         self.remove_container(&container, true, true).await?;
+                    } else if ran && policy == Some(Policy::ALWAYS) {
+                        // Docker's rule: even one that was stopped by hand comes back with the daemon.
+                        container.update(|record| {
+                            record.stopped_by_user = false;
+                            record.state.status = Status::Restarting;
+                        })?;
+                        self.restart_later(&container, FIRST_WAIT);
                     }
                 }
             }

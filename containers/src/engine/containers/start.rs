@@ -128,6 +128,14 @@ impl Engine {
         let layers = self.images.lower(&image)?;
         let rootfs = self.images.overlay(&image, folder, false)?;
         files::write(record, folder)?;
+        if let Some(other) = record.network_mode().strip_prefix("container:") {
+            // Names are those of the namespace that it shares.
+            let from = self.containers.get(other)?.folder.clone();
+            for name in ["hosts", "resolv.conf"] {
+                let (from, to) = (from.join(name), folder.join(name));
+                fs::copy(&from, &to).doing(format_args!("copy {} to {}", from.display(), to.display()))?;
+            }
+        }
         let mounts = mounts::for_spec(record, folder, &self.volumes, &layers)?;
         let spec = spec::container(&spec::Input {
             id: &record.id,
