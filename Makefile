@@ -25,7 +25,10 @@ test: runtime-packages test-packages init
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	shellcheck scripts/need scripts/build-init .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
+	shellcheck scripts/need scripts/build-init scripts/build-dist .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
+
+dist: init
+	scripts/build-dist
 
 clean:
 	$(CARGO) clean
@@ -33,6 +36,11 @@ clean:
 
 init:
 	scripts/build-init
+
+# Nothing else should run meanwhile: some 15 minutes.
+bench: runtime-packages test-packages init bench-init
+	@scripts/need /usr/sbin/apt-cacher-ng=apt-cacher-ng
+	$(CARGO) bench --package inception
 
 bench-init: init
 	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace
