@@ -1,5 +1,6 @@
 //! What all that talks to the engine shares: errors, labels, what is there, what a person sees meanwhile.
 
+use super::model::Condition;
 use crate::error::{Error, Result};
 use bollard::{
     Docker,
@@ -55,6 +56,16 @@ pub async fn containers(docker: &Docker, project: &str, oneoff: bool) -> Result<
 
 pub fn label<'a>(container: &'a ContainerSummary, label: &str) -> &'a str {
     container.labels.as_ref().and_then(|labels| labels.get(label)).map_or("", String::as_str)
+}
+
+/// The services that a container depends on, and what of them it waits for; docker-compose's labels say no more than the
+/// names.
+pub fn depends_on(container: &ContainerSummary) -> impl Iterator<Item = (&str, Condition)> {
+    label(container, DEPENDS_ON).split(',').filter(|entry| !entry.is_empty()).map(|entry| {
+        let mut parts = entry.split(':');
+        let name = parts.next().unwrap_or_default();
+        (name, parts.next().and_then(Condition::named).unwrap_or(Condition::Started))
+    })
 }
 
 /// A container's name, without the API's slash.
