@@ -33,6 +33,7 @@ use run::not_run;
 use std::{
     collections::HashMap,
     ffi::OsString,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -115,11 +116,9 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         }
         _ => {}
     }
-    env_logger::Builder::from_env(env_logger::Env::default().filter_or("INCEPTION_LOG", "info"))
-        .format_timestamp_millis()
-        .init();
     let mut line = arguments::Line::default();
     let read = arguments::Line::read(&mut line, args.into_iter().skip(1).collect(), &table());
+    start_log(line.commands.first().is_some_and(|command| command == "daemon"));
     let options = match read.and_then(|()| parse(&line)) {
         Ok(Some(options)) => options,
         Ok(None) => return Ok(0),
@@ -156,6 +155,18 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Network(network) => network.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }
+}
+
+/// The daemon's log has times and modules; what a command has to say reads like its errors.
+fn start_log(is_daemon: bool) {
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().filter_or("INCEPTION_LOG", "info"));
+    match is_daemon {
+        true => builder.format_timestamp_millis(),
+        false => builder.format(|out, record| {
+            writeln!(out, "inception: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
+        }),
+    };
+    builder.init();
 }
 
 /// Every command and option: what is parsed, completed and described is one table.

@@ -208,7 +208,9 @@ impl Run {
     }
 
     async fn go(&self, globals: &Globals) -> Result<u8> {
-        let project = project::load_if_there(globals)?;
+        // No service has these in its name: a Compose file that is broken is in nobody's way.
+        let is_image = self.image.contains(['/', ':', '@']);
+        let project = if is_image { None } else { project::load_if_there(globals)? };
         let service = project.as_ref().and_then(|project| project.service(&self.image));
         if service.is_none() && (self.service_ports || self.no_deps) {
             return Err(Error::invalid(format!(

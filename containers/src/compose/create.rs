@@ -2,7 +2,7 @@
 
 use super::{
     client,
-    model::{Item, MountKind, Project, Service},
+    model::{Item, MountKind, Network, Project, Service},
 };
 use crate::error::{Context, Error, Result};
 use bollard_stubs::models::{
@@ -27,20 +27,30 @@ pub struct Creation {
 
 /// The hash that tells whether a container is still what the file asks for.
 pub fn hash(project: &Project, service: &Service) -> Result<String> {
-    let json = serde_json::to_vec(&(
+    hash_of(&(
         &project.name,
         service,
         &project.networks_of(service),
         &project.volumes_of(service),
         &project.items_of(service),
     ))
-    .map_err(|error| Error::Failed(format!("describe the service {}: {error}", service.name)))?;
+}
+
+fn hash_of(value: &impl serde::Serialize) -> Result<String> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Failed(format!("describe the project: {error}")))?;
     Ok(Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+impl Network {
+    /// The hash that tells whether a network is still what the file asks for.
+    pub fn hash(&self) -> Result<String> {
+        hash_of(self)
+    }
+}
+
 impl Project {
-    fn networks_of(&self, service: &Service) -> Vec<&String> {
-        service.networks.keys().filter_map(|key| Some(&self.networks.get(key)?.name)).collect()
+    fn networks_of(&self, service: &Service) -> Vec<&Network> {
+        service.networks.keys().filter_map(|key| self.networks.get(key)).collect()
     }
 
     fn volumes_of(&self, service: &Service) -> Vec<&String> {

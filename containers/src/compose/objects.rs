@@ -6,7 +6,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use bollard::Docker;
-use bollard_stubs::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard_stubs::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkDisconnectRequest, VolumeCreateRequest};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -35,7 +35,11 @@ fn owned(project: &Project, kind: &str, key: &str, labels: &BTreeMap<String, Str
 /// Sees to it that a network of the project is there, as the file says.
 async fn network(docker: &Docker, project: &Project, key: &str, network: &Network, progress: &Progress) -> Result<()> {
     let name = &network.name;
+    let hash = network.hash()?;
     match docker.inspect_network(name, None).await {
+        Ok(there) if !network.external && is_outdated(there.labels.as_ref(), &project.name, &hash) => {
+            remove_outdated(docker, project, name, progress).await?;
+        }
         Ok(_) => return Ok(()),
         Err(error) if !is_status(&error, 404) => return Err(failed(format!("look for the network {name}"))(error)),
         Err(_) if network.external => {
@@ -63,11 +67,44 @@ async fn network(docker: &Docker, project: &Project, key: &str, network: &Networ
             options: None,
         }),
         options: Some(network.driver_opts.clone().into_iter().collect()),
-        labels: Some(owned(project, client::NETWORK, key, &network.labels)),
+        labels: Some({
+            let mut labels = owned(project, client::NETWORK, key, &network.labels);
+            labels.insert(client::HASH.into(), hash);
+            labels
+        }),
         ..NetworkCreateRequest::default()
     };
     docker.create_network(request).await.map_err(failed(format!("create the network {name}")))?;
     progress.line(&format!("Network {name} Created"));
+    Ok(())
+}
+
+/// Whether this project made the network from another definition than the file has now.
+fn is_outdated(labels: Option<&HashMap<String, String>>, project: &str, hash: &str) -> bool {
+    let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
+    label(client::PROJECT) == Some(project) && label(client::HASH).is_some_and(|old| old != hash)
+}
+
+/// Removes a network that is to be made anew. The containers on it are stopped: their services are made anew as well, for
+/// the network is part of what they are.
+async fn remove_outdated(docker: &Docker, project: &Project, name: &str, progress: &Progress) -> Result<()> {
+    for container in client::containers(docker, &project.name, true).await? {
+        let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        if !networks.is_some_and(|networks| networks.contains_key(name)) {
+            continue;
+        }
+        let (id, container) = (client::id(&container), client::name(&container));
+        super::up::stop(docker, &id, &container, None).await?;
+        let request = NetworkDisconnectRequest { container: id, force: Some(true) };
+        match docker.disconnect_network(name, request).await {
+            Err(error) if !is_status(&error, 404) => {
+                return Err(failed(format!("take {container} off the network {name}"))(error));
+            }
+            _ => {}
+        }
+    }
+    docker.remove_network(name).await.map_err(failed(format!("remove the network {name}, which changed")))?;
+    progress.line(&format!("Network {name} Removed: it changed"));
     Ok(())
 }
 

@@ -647,8 +647,8 @@ fn apply_deploy(service: &mut Service, node: &Node) -> Result<()> {
     check_keys(
         node,
         "deploy",
-        &["labels", "replicas", "resources", "restart_policy"],
-        &["endpoint_mode", "mode", "placement", "rollback_config", "update_config"],
+        &["replicas", "resources", "restart_policy"],
+        &["endpoint_mode", "labels", "mode", "placement", "rollback_config", "update_config"],
     )?;
     if let Some(replicas) = node.get("replicas").filter(|replicas| replicas.text() != "1") {
         return Err(replicas.error("`replicas` other than 1 is not supported yet"));

@@ -246,7 +246,8 @@ pub async fn stop(docker: &Docker, id: &str, name: &str, timeout: Option<i32>) -
 enum Stage {
     Nothing,
     Created(String),
-    Started(String),
+    /// Also whether its container is a new one.
+    Started(String, bool),
 }
 
 struct Work<'a> {
@@ -265,7 +266,7 @@ impl Work<'_> {
         let name = self.project.container_of(service);
         let task = self.progress.task(format!("Container {name}"));
         let shared = match service.network_mode.as_ref().and_then(|mode| mode.strip_prefix("service:")) {
-            Some(other) => Some(self.reach(other, false).await?),
+            Some(other) => Some(self.reach(other, false).await?.0),
             None => None,
         };
         let (id, running, made) = self.container(service, &name, shared.as_deref(), &task).await?;
@@ -274,12 +275,14 @@ impl Work<'_> {
             task.done(if made { "Created" } else { "Present" });
             return Ok(id);
         }
+        let mut outdated = false;
         for (other, dependency) in &service.depends_on {
             if !self.channels.contains_key(other.as_str()) {
                 continue;
             }
-            let container = self.reach(other, true).await?;
-            if running || dependency.condition == Condition::Started {
+            let (container, is_new) = self.reach(other, true).await?;
+            outdated |= running && is_new && dependency.restart;
+            if (running && !outdated) || dependency.condition == Condition::Started {
                 continue;
             }
             task.doing(&format!("waiting for {other}"));
@@ -290,7 +293,12 @@ impl Work<'_> {
                 Err(error) => return Err(Error::Failed(format!("service {} can't start: {error}", service.name))),
             }
         }
-        if running {
+        if running && outdated {
+            task.doing("restarting");
+            let doing = format!("restart service {}", service.name);
+            self.docker.restart_container(&id, None).await.map_err(failed(doing))?;
+            task.done("Restarted");
+        } else if running {
             task.done("Running");
         } else {
             task.doing("starting");
@@ -301,7 +309,7 @@ impl Work<'_> {
                 _ => task.done(if made { "Created and started" } else { "Started" }),
             }
         }
-        self.tell(service, Stage::Started(id.clone()));
+        self.tell(service, Stage::Started(id.clone(), made));
         Ok(id)
     }
 
@@ -311,20 +319,21 @@ impl Work<'_> {
         }
     }
 
-    /// Waits until another service of this run is created, or started; its container.
-    async fn reach(&self, other: &str, started: bool) -> Result<String> {
+    /// Waits until another service of this run is created, or started; its container, and whether that is new.
+    async fn reach(&self, other: &str, started: bool) -> Result<(String, bool)> {
         let gone = || Error::Failed(format!("the service {other} is not part of this run"));
         let mut channel = self.channels.get(other).ok_or_else(gone)?.subscribe();
         let stage = channel
             .wait_for(|stage| match stage {
                 Stage::Nothing => false,
                 Stage::Created(_) => !started,
-                Stage::Started(_) => true,
+                Stage::Started(..) => true,
             })
             .await
             .map_err(|_| gone())?;
         match &*stage {
-            Stage::Created(id) | Stage::Started(id) => Ok(id.clone()),
+            Stage::Created(id) => Ok((id.clone(), false)),
+            Stage::Started(id, is_new) => Ok((id.clone(), *is_new)),
             Stage::Nothing => Err(gone()),
         }
     }

@@ -2,6 +2,9 @@
 //! One file a feature. Needs root, and the packages that `make test` installs.
 
 mod build;
+mod clients;
+mod commands;
+mod compose;
 mod daemon;
 mod harness;
 mod image_store;
