@@ -198,12 +198,13 @@ async fn wait(State(engine): Shared, Path(id): Path<String>, Query(query): Query
         let already = condition != "next-exit"
             && condition != "removed"
             && !matches!(container.record().state.status, Status::Running | Status::Restarting);
+        let removed = condition == "removed";
         if !already {
-            let removed = condition == "removed";
             let _ = changes.wait_for(|now| now.removed || (!removed && now.exits > before.exits)).await;
         }
         let state = container.record().state.clone();
-        let error = Some(state.error).filter(|error| !error.is_empty());
+        // Who waits for the removal hears of a failed start from the start.
+        let error = Some(state.error).filter(|error| !error.is_empty() && !removed);
         let body = models::ContainerWaitResponse {
             status_code: i64::from(state.exit_code),
             error: error.map(|message| models::ContainerWaitExitError { message: Some(message) }),

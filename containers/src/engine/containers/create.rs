@@ -52,7 +52,10 @@ impl Engine {
         if host_config.network_mode.as_deref().unwrap_or_default().is_empty() {
             host_config.network_mode = Some("default".into());
         }
+        // One name a network, however it was asked for; one that does not exist is an error at the start, as with dockerd.
+        let named = |name: String| self.network_name(&name).unwrap_or(name);
         let networks = networks(&host_config, request.networking);
+        let networks = networks.into_iter().map(|(name, settings)| (named(name), settings)).collect();
         let id = random_id()?;
         let name = match request.name.as_deref().map(|name| name.trim_start_matches('/')) {
             None | Some("") => random_name()?,

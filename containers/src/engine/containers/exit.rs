@@ -64,10 +64,7 @@ impl Engine {
                 ..State::default()
             };
             for endpoint in record.networks.values_mut() {
-                endpoint.ip_address = None;
-                endpoint.gateway = None;
-                endpoint.endpoint_id = None;
-                endpoint.ip_prefix_len = None;
+                crate::network::forget_addresses(endpoint);
             }
         });
         if let Err(error) = recorded {
@@ -77,6 +74,7 @@ impl Engine {
             self.tell(container, "oom", &[]);
         }
         self.tell(container, "die", &[("exitCode", exit.code.to_string())]);
+        self.tell_left(container);
         // Restarting is decided before anyone hears of the exit, so that nobody sees a gap.
         let restarts = self.restarts_after(container, exit.code, ran);
         container.changes.send_modify(|change| change.exits += 1);

@@ -11,6 +11,7 @@ mod inspect;
 mod list;
 mod logs;
 mod mounts;
+mod networks;
 mod ports;
 mod record;
 mod signals;
