@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How often a container that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a container without a health check runs before it counts as up.
+const PROOF: Duration = Duration::from_millis(250);
 
 /// Waits for a condition of a container; how it is now. With `lenient` a container without a check is healthy once it
 /// runs, and one that ended well is done.
@@ -22,6 +24,7 @@ pub async fn until(
     lenient: bool,
     deadline: Option<Instant>,
 ) -> Result<&'static str> {
+    let mut seen_running = false;
     loop {
         let details = docker.inspect_container(id, None).await.map_err(failed(format!("look at service {service}")))?;
         let state = details.state.unwrap_or_default();
@@ -46,8 +49,14 @@ pub async fn until(
                     return Err(Error::Failed(format!("service {service} is unhealthy; its check said:{output}")));
                 }
                 None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
-                    if lenient {
+                    if lenient && seen_running {
                         return Ok("Running");
+                    }
+                    if lenient {
+                        // A program that can't start says so at once, and nothing else would tell.
+                        seen_running = true;
+                        tokio::time::sleep(PROOF).await;
+                        continue;
                     }
                     return Err(Error::invalid(format!(
                         "service {service} has no healthcheck, so `condition: service_healthy` never comes"

@@ -43,14 +43,14 @@ fn run_ends_with_its_commands_code(client: &Client) {
     assert_eq!(run(&["echo", "hi"]).ok(), "hi");
     let ran = run(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (7, "out\n", "err\n"));
-    run(&["sh", "-c", "kill -9 $$"]).fails(137, "");
+    client.inception(&["run", "--rm", "--init", BUSYBOX, "sh", "-c", "kill -9 $$"]).fails(137, "");
     run(&["not-there"]).fails(127, "not-there");
     run(&["/etc/passwd"]).fails(126, "/etc/passwd");
     client.inception(&["run", "--no-such", BUSYBOX]).fails(125, "has no option --no-such");
     client.inception(&["run", "--rm", "not-there:1"]).fails(125, "not-there:1");
     // Without --rm the code comes another way.
     client.inception(&["run", "--name", "kept", BUSYBOX, "sh", "-c", "exit 9"]).fails(9, "");
-    client.inception(&["run", "--name", "kept", BUSYBOX]).fails(125, "kept");
+    client.inception(&["run", "--name", "kept", BUSYBOX, "true"]).fails(125, "kept");
     client.inception(&["rm", "kept"]).ok();
     assert_eq!(client.inception(&["ps", "-aq"]).ok(), "", "nothing is left");
 }
@@ -184,7 +184,7 @@ fn run_passes_signals_on(client: &Client) {
 fn run_at_a_terminal(client: &Client) {
     let ran = client.at_a_terminal(
         &["run", "-it", "--rm", BUSYBOX, "sh"],
-        &[("#", "stty size\n"), ("33 101", "sleep 100\n"), ("sleep 100", "\x03"), ("#", "exit 5\n")],
+        &[("#", "stty size\n"), ("33 101", "echo go$((1 + 1)); sleep 100\n"), ("go2", "\x03"), ("#", "exit 5\n")],
     );
     assert_eq!(ran.code, 5, "{}", ran.stdout);
     let ran = client.at_a_terminal(
@@ -196,28 +196,28 @@ fn run_at_a_terminal(client: &Client) {
     let ran = client.at_a_terminal(&["exec", "-it", "left", "sh"], &[("#", "stty size; exit 4\n"), ("33 101", "")]);
     assert_eq!(ran.code, 4, "{}", ran.stdout);
     client.inception(&["rm", "-f", "left"]).ok();
-    client.inception_with_input(&["run", "-it", "--rm", BUSYBOX], b"").fails(125, "leave out -t");
+    client.inception_with_input(&["run", "-it", "--rm", BUSYBOX, "true"], b"").fails(125, "leave out -t");
 }
 
 fn exec(client: &Client) {
-    client.inception(&["run", "-d", "--name", "e", BUSYBOX, "sleep", "1000"]).ok();
-    assert_eq!(client.inception(&["exec", "e", "echo", "in"]).ok(), "in");
-    client.inception(&["exec", "e", "sh", "-c", "exit 3"]).fails(3, "");
-    assert_eq!(client.inception_with_input(&["exec", "-i", "e", "cat"], b"y\n").ok(), "y");
+    client.inception(&["run", "-d", "--name", "ex", BUSYBOX, "sleep", "1000"]).ok();
+    assert_eq!(client.inception(&["exec", "ex", "echo", "in"]).ok(), "in");
+    client.inception(&["exec", "ex", "sh", "-c", "exit 3"]).fails(3, "");
+    assert_eq!(client.inception_with_input(&["exec", "-i", "ex", "cat"], b"y\n").ok(), "y");
     let said =
-        client.inception(&["exec", "-u", "33", "-w", "/etc", "-e", "A=b", "e", "sh", "-c", "id -u; pwd; echo $A"]);
+        client.inception(&["exec", "-u", "33", "-w", "/etc", "-e", "A=b", "ex", "sh", "-c", "id -u; pwd; echo $A"]);
     assert_eq!(said.ok(), "33\n/etc\nb");
-    client.inception(&["exec", "-d", "e", "touch", "/detached"]).ok();
+    client.inception(&["exec", "-d", "ex", "touch", "/detached"]).ok();
     eventually(10, "a detached command has run", || {
-        (client.inception(&["exec", "e", "test", "-e", "/detached"]).code == 0).then_some(())
+        (client.inception(&["exec", "ex", "test", "-e", "/detached"]).code == 0).then_some(())
     });
-    let code = client.inception(&["exec", "e", "not-there"]).code;
+    let code = client.inception(&["exec", "ex", "not-there"]).code;
     assert!(matches!(code, 126 | 127), "{code}");
-    client.inception(&["exec", "ee", "true"]).fails(1, "did you mean e?");
-    client.inception(&["exec", "e"]).fails(2, "needs a command");
-    client.inception(&["stop", "-t0", "e"]).ok();
-    client.inception(&["exec", "e", "true"]).fails(1, "does not run");
-    client.inception(&["rm", "e"]).ok();
+    client.inception(&["exec", "exx", "true"]).fails(1, "did you mean ex?");
+    client.inception(&["exec", "ex"]).fails(2, "needs a command");
+    client.inception(&["stop", "-t0", "ex"]).ok();
+    client.inception(&["exec", "ex", "true"]).fails(1, "does not run");
+    client.inception(&["rm", "ex"]).ok();
 }
 
 fn a_containers_life(client: &Client) {

@@ -2,7 +2,7 @@
 
 use crate::{
     clients::{Client, run_cases},
-    harness::{BUSYBOX, Ran, eventually},
+    harness::{BUSYBOX, Ran},
     peers::Kind,
 };
 use nix::sys::signal::Signal;
@@ -250,7 +250,7 @@ services:
   db: {image: BUSYBOX, command: sleep 1000, init: true, healthcheck: {test: 'true', interval: 200ms}}
   web:
     image: BUSYBOX
-    command: echo the file's command
+    command: echo what the file says
     environment: {A: file, B: file}
     secrets: [password]
     ports: ['18475:80']
@@ -258,7 +258,7 @@ services:
 secrets: {password: {file: ./secret.txt}}
 ",
     );
-    assert_eq!(client.inception(&["run", "--rm", "--no-deps", "web"]).ok(), "the file's command");
+    assert_eq!(client.inception(&["run", "--rm", "--no-deps", "web"]).ok(), "what the file says");
     assert_eq!(client.inception(&["ps", "-q"]).ok(), "", "nothing it depends on was started");
     let said = client.inception(&["run", "--rm", "-e", "B=here", "web", "sh", "-c", "echo $A $B; cat /run/secrets/*"]);
     assert_eq!(said.ok(), "file here\nhunter2");
@@ -271,7 +271,7 @@ secrets: {password: {file: ./secret.txt}}
     assert!(listed.contains("e2e-web-run-") && !listed.contains("18475"), "{listed}");
     // A word that is no service is an image, and one with a tag always is.
     assert_eq!(client.inception(&["run", "--rm", BUSYBOX, "sh", "-c", "echo -$A-"]).ok(), "--");
-    client.inception(&["run", "--no-deps", BUSYBOX]).fails(125, "is none of the project here");
+    client.inception(&["run", "--no-deps", BUSYBOX, "true"]).fails(125, "is none of the project here");
     down(client);
 }
 
