@@ -27,7 +27,8 @@ use bollard::{
 };
 use bollard_stubs::models::{ContainerCreateBody, NetworkConnectRequest};
 use futures_util::StreamExt;
-use tokio::task::JoinHandle;
+use std::time::Duration;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Run a command in a new container. The first word is a service of the project here, where there is one of that name:
 /// then the container is made as the Compose file says, what it depends on is started first, and options and command
@@ -337,12 +338,26 @@ async fn is_missing_image(docker: &Docker, image: &str) -> bool {
     docker.inspect_image(image).await.is_err_and(|error| is_status(&error, 404))
 }
 
-/// Asks for the container's exit code, beginning now: one that removes itself can't be asked afterwards.
+/// Asks for the container's exit code, beginning now: one that removes itself can't be asked afterwards. Then the end is
+/// its removal, so that its name is free again; the code never comes from there, for Podman has 0 for every one.
 fn wait(docker: &Docker, id: &str, removed: bool) -> JoinHandle<Result<u8>> {
+    let ended = wait_for(docker, id, "next-exit");
+    let removed = removed.then(|| wait_for(docker, id, "removed"));
+    tokio::spawn(async move {
+        let lost = |error: JoinError| Error::Failed(format!("wait for the container: {error}"));
+        let code = ended.await.map_err(lost)??;
+        if let Some(removed) = removed {
+            // An engine that is slow, or has no such condition, does not hold up the code.
+            let _ = tokio::time::timeout(Duration::from_secs(10), removed).await;
+        }
+        Ok(code)
+    })
+}
+
+fn wait_for(docker: &Docker, id: &str, condition: &'static str) -> JoinHandle<Result<u8>> {
     let (docker, id) = (docker.clone(), id.to_owned());
     tokio::spawn(async move {
-        let options =
-            WaitContainerOptionsBuilder::new().condition(if removed { "removed" } else { "next-exit" }).build();
+        let options = WaitContainerOptionsBuilder::new().condition(condition).build();
         let mut answers = std::pin::pin!(docker.wait_container(&id, Some(options)));
         match answers.next().await {
             Some(Ok(answer)) => Ok(answer.status_code as u8),

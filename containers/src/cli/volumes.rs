@@ -117,7 +117,7 @@ impl Volume {
             Command::Create(create) => block_on(create.go(globals)),
             Command::Inspect(inspect) => inspect::show(globals, &["volume"], &inspect.names),
             Command::Remove(remove) => block_on(remove.go(globals)),
-            Command::Prune(prune) => prune.run(globals),
+            Command::Prune(prune) => block_on(prune.go(globals)),
         }
     }
 }
@@ -182,26 +182,35 @@ impl Remove {
 }
 
 impl Prune {
-    fn run(self, globals: &Globals) -> Result<u8> {
+    async fn go(self, globals: &Globals) -> Result<u8> {
         let mut filters = super::filters(&self.filter)?;
-        if self.all {
+        let docker = connect(globals).await?;
+        let version = docker.client_version();
+        let tells_apart = (version.major_version, version.minor_version) >= TELLS_APART;
+        if !tells_apart && !self.all {
+            return Err(Error::Failed(format!(
+                "this engine (API {}.{}) removes named volumes, too: give --all if that is meant",
+                version.major_version, version.minor_version
+            )));
+        }
+        if tells_apart && self.all {
             filters.insert("all".into(), vec!["true".into()]);
         }
         let kind = if self.all { "" } else { "anonymous " };
         if !self.force && !agreed(&format!("Remove all {kind}volumes that no container uses, and what is in them?"))? {
             return Ok(1);
         }
-        block_on(async {
-            let docker = connect(globals).await?;
-            let options = PruneVolumesOptionsBuilder::new().filters(&filters).build();
-            let pruned = docker.prune_volumes(Some(options)).await.map_err(failed("remove unused volumes"))?;
-            let names = pruned.volumes_deleted.unwrap_or_default();
-            output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
-            eprintln!("{} removed, {} freed", names.len(), output::size(pruned.space_reclaimed.unwrap_or_default()));
-            Ok(0)
-        })
+        let options = PruneVolumesOptionsBuilder::new().filters(&filters).build();
+        let pruned = docker.prune_volumes(Some(options)).await.map_err(failed("remove unused volumes"))?;
+        let names = pruned.volumes_deleted.unwrap_or_default();
+        output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+        eprintln!("{} removed, {} freed", names.len(), output::size(pruned.space_reclaimed.unwrap_or_default()));
+        Ok(0)
     }
 }
+
+/// The API's version from which on a prune is of anonymous volumes alone, unless it is told otherwise.
+const TELLS_APART: (usize, usize) = (1, 42);
 
 /// Asks a person; where there is none, it is an error.
 fn agreed(question: &str) -> Result<bool> {

