@@ -82,7 +82,9 @@ async fn look(docker: &Docker, globals: &Globals, kind: &str, name: &str) -> Res
         };
         let mut found = Vec::new();
         for container in containers {
-            found.extend(one(kind, name, docker.inspect_container(&client::id(&container), None).await)?);
+            let id = client::id(&container);
+            let details = client::steady(async || docker.inspect_container(&id, None).await).await;
+            found.extend(one(kind, name, details)?);
         }
         return Ok(found);
     }

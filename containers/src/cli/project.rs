@@ -57,7 +57,8 @@ pub async fn containers(
         project.as_ref().is_some_and(|project| client::label(container, client::PROJECT) == project)
     };
     let options = ListContainersOptionsBuilder::new().all(true).build();
-    let mut all = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
+    let all = client::steady(async || docker.list_containers(Some(options.clone())).await).await;
+    let mut all = all.map_err(failed("list containers"))?;
     all.sort_by_key(client::name);
     if names.is_empty() {
         return match (&project, without) {

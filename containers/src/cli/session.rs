@@ -64,7 +64,12 @@ pub async fn carry(output: Output, input: Input, interactive: bool, tty: bool) -
 async fn show(mut output: Output) -> Result<()> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     while let Some(piece) = output.next().await {
-        match piece.map_err(failed("read the program's output"))? {
+        let piece = match piece {
+            // Podman cuts the connection when a program ends that has input left. A lost engine is told by the wait.
+            Err(ApiError::IOError { err }) if err.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            piece => piece.map_err(failed("read the program's output"))?,
+        };
+        match piece {
             LogOutput::StdErr { message } => write(&mut stderr, &message).await.doing("write to stderr")?,
             LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
                 write(&mut stdout, &message).await.doing("write to stdout")?;

@@ -356,8 +356,9 @@ impl Work<'_> {
             let image = project.image_of(service);
             let wanted = docker.inspect_image(&image).await.map_err(failed(format!("look for the image {image}")))?;
             let bare = |id: &Option<String>| id.as_deref().unwrap_or_default().trim_start_matches("sha256:").to_owned();
-            let details =
-                docker.inspect_container(&id, None).await.map_err(failed(format!("inspect the container {name}")))?;
+            let details = client::steady(async || docker.inspect_container(&id, None).await)
+                .await
+                .map_err(failed(format!("inspect the container {name}")))?;
             let is_same = client::label(container, client::HASH) == hash
                 && bare(&wanted.id) == bare(&details.image)
                 && shared.is_none_or(|shared| is_shared(&details, shared));

@@ -26,9 +26,10 @@ pub async fn until(
     deadline: Option<Instant>,
 ) -> Result<&'static str> {
     let mut seen_running = false;
-    let mut checks = OwnChecks { next: None };
+    let mut checks = OwnChecks::default();
     loop {
-        let details = docker.inspect_container(id, None).await.map_err(failed(format!("look at service {service}")))?;
+        let details = client::steady(async || docker.inspect_container(id, None).await).await;
+        let details = details.map_err(failed(format!("look at service {service}")))?;
         let state = details.state.unwrap_or_default();
         let health = state.health.as_ref().and_then(|health| health.status);
         let code = state.exit_code.unwrap_or_default();
@@ -48,8 +49,7 @@ pub async fn until(
                 Some(HealthStatusEnum::UNHEALTHY) => {
                     let log = state.health.and_then(|health| health.log).unwrap_or_default();
                     let output = log.last().and_then(|entry| entry.output.clone()).unwrap_or_default();
-                    let output: String = output.trim().lines().map(|line| format!("\n  | {line}")).collect();
-                    return Err(Error::Failed(format!("service {service} is unhealthy; its check said:{output}")));
+                    return Err(unhealthy(service, &output));
                 }
                 None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
                     if lenient && seen_running {
@@ -71,7 +71,7 @@ pub async fn until(
                     let is_unchecked = log.is_none_or(|log| log.is_empty());
                     if is_unchecked
                         && let Some(test) = &test
-                        && checks.passed(docker, id, test).await
+                        && checks.passed(docker, service, id, test).await?
                     {
                         return Ok("Healthy");
                     }
@@ -94,38 +94,60 @@ pub async fn until(
     }
 }
 
+fn unhealthy(service: &str, output: &str) -> Error {
+    let output: String = output.trim().lines().map(|line| format!("\n  | {line}")).collect();
+    Error::Failed(format!("service {service} is unhealthy; its check said:{output}"))
+}
+
 /// Checks made from here where the engine makes none: Podman leaves them to systemd, and has nobody to make them on a
 /// machine that runs without.
+#[derive(Default)]
 struct OwnChecks {
+    start: Option<Instant>,
     next: Option<Instant>,
+    failures: i64,
 }
 
 impl OwnChecks {
-    /// Whether a check is due and has passed. The engine gets an interval and a second to make its first.
-    async fn passed(&mut self, docker: &Docker, id: &str, check: &HealthConfig) -> bool {
-        let interval = check.interval.filter(|interval| *interval > 0).unwrap_or(30_000_000_000);
-        let interval = Duration::from_nanos(interval.unsigned_abs());
+    /// Whether a check is due and has passed. The engine gets an interval and a second to make its first; too many
+    /// failures after the start period are an error.
+    async fn passed(&mut self, docker: &Docker, service: &str, id: &str, check: &HealthConfig) -> Result<bool> {
+        let time = |nanoseconds: Option<i64>| {
+            nanoseconds.filter(|time| *time > 0).map(|time| Duration::from_nanos(time.unsigned_abs()))
+        };
+        let interval = time(check.interval).unwrap_or(Duration::from_secs(30));
         let now = Instant::now();
+        let start = *self.start.get_or_insert(now);
         if now < *self.next.get_or_insert(now + interval + Duration::from_secs(1)) {
-            return false;
+            return Ok(false);
         }
         self.next = Some(now + interval);
         let words = check.test.as_deref().unwrap_or_default();
         let command = match words.split_first() {
             Some((kind, [line])) if kind == "CMD-SHELL" => vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()],
             Some((kind, command)) if kind == "CMD" => command.to_vec(),
-            _ => return false,
+            _ => return Ok(false),
         };
-        exit_code(docker, id, command).await.is_ok_and(|code| code == Some(0))
+        let (code, output) = run(docker, id, command).await.map_err(failed(format!("check service {service}")))?;
+        if code == Some(0) {
+            return Ok(true);
+        }
+        if now > start + time(check.start_period).unwrap_or_default() {
+            self.failures += 1;
+        }
+        match self.failures >= check.retries.filter(|retries| *retries > 0).unwrap_or(3) {
+            true => Err(unhealthy(service, &output)),
+            false => Ok(false),
+        }
     }
 }
 
-/// Runs a command in a container; its exit code.
-async fn exit_code(
+/// Runs a command in a container; its exit code, and what it said.
+async fn run(
     docker: &Docker,
     id: &str,
     command: Vec<String>,
-) -> std::result::Result<Option<i64>, bollard::errors::Error> {
+) -> std::result::Result<(Option<i64>, String), bollard::errors::Error> {
     let config = ExecConfig {
         cmd: Some(command),
         attach_stdout: Some(true),
@@ -133,8 +155,11 @@ async fn exit_code(
         ..ExecConfig::default()
     };
     let exec = docker.create_exec(id, config).await?.id;
+    let mut said = String::new();
     if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec, None).await? {
-        while output.next().await.is_some() {}
+        while let Some(piece) = output.next().await {
+            said += &String::from_utf8_lossy(&client::bytes_of(&piece?));
+        }
     }
-    Ok(docker.inspect_exec(&exec).await?.exit_code)
+    Ok((docker.inspect_exec(&exec).await?.exit_code, said))
 }

@@ -70,6 +70,12 @@ impl Client {
         }
     }
 
+    /// The name to reach a container by: its address on Podman, whose name server is one for all of a machine's Podmans
+    /// (/run/containers/networks), and serves whoever came first.
+    pub fn reachable<'a>(&self, name: &'a str, address: &'a str) -> &'a str {
+        if self.is(Kind::Podman) { address } else { name }
+    }
+
     /// The folder of this case, where the commands run.
     pub fn folder(&self) -> &Path {
         self.folder.path()
