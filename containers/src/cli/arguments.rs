@@ -93,8 +93,7 @@ impl Line {
                 None => Err(self.unknown(&name, levels)),
             };
         }
-        let mut letters = word[1..].char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in word[1..].char_indices() {
             let name = format!("-{letter}");
             let Some(found) = self.find(levels, &|flag| flag.short == Some(letter)) else {
                 if letter == 'h' {

@@ -74,6 +74,7 @@ struct Inception {
 
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and argh takes no boxes")]
 enum Command {
     Daemon(daemon::Daemon),
     Up(up::Up),

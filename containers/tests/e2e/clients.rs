@@ -24,8 +24,11 @@ enum Place {
     Peer(Peer),
 }
 
+/// A name, and what is tried.
+pub type Case = (&'static str, fn(&Client));
+
 /// Runs `cases` on an engine, one after the other in a folder each, and tells which one failed.
-pub fn run_cases(kind: Option<Kind>, cases: &[(&str, fn(&Client))]) {
+pub fn run_cases(kind: Option<Kind>, cases: &[Case]) {
     let mut client = Client::start(kind);
     for (name, case) in cases {
         eprintln!("case: {name}");

@@ -2,13 +2,13 @@
 //! logs, inspect, volume, network.
 
 use crate::{
-    clients::{Client, run_cases},
+    clients::{Case, Client, run_cases},
     harness::{BUSYBOX, eventually},
     peers::Kind,
 };
 use nix::sys::signal::Signal;
 
-const CASES: [(&str, fn(&Client)); 12] = [
+const CASES: [Case; 12] = [
     ("run ends with its command's code", run_ends_with_its_commands_code),
     ("run takes stdin to its end", run_takes_stdin_to_its_end),
     ("run has docker's options", run_has_dockers_options),

@@ -1,14 +1,14 @@
 //! Projects of a Compose file, on every engine: up, down, run, exec, start, stop, restart, rm, ps, logs, config.
 
 use crate::{
-    clients::{Client, run_cases},
+    clients::{Case, Client, run_cases},
     harness::{BUSYBOX, Ran},
     peers::Kind,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-const CASES: [(&str, fn(&Client)); 10] = [
+const CASES: [Case; 10] = [
     ("up waits, and changes only what changed", up_waits_and_changes_only_what_changed),
     ("what a service says reaches its container", what_a_service_says_reaches_its_container),
     ("a changed network is made anew", a_changed_network_is_made_anew),
