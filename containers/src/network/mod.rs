@@ -407,8 +407,8 @@ impl Networks {
             attachments: Vec::new(),
             ports: Vec::new(),
         };
-        let outward = !network.internal
-            && !state.endpoints.get(id).is_some_and(|endpoints| endpoints.target(&state.networks).is_some());
+        let has_way_out = state.endpoints.get(id).is_some_and(|it| it.target(&state.networks).is_some());
+        let outward = !network.internal && !has_way_out;
         let endpoints = state.endpoints.entry(id.into()).or_insert_with(new);
         endpoints.named |= named;
         endpoints.attachments.push(attachment.clone());
@@ -494,24 +494,9 @@ impl Networks {
     pub async fn publish(&self, container_id: &str, ports: &[PublishedPort]) -> Result<Vec<PublishedPort>> {
         // A machine without IPv6 has no "every address" there; an address that was asked for is an error.
         let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
-        let mut wanted: Vec<PublishedPort> = ports
-            .iter()
-            .filter(|port| has_ipv6 || port.host_ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
-            .cloned()
-            .collect();
-        // A free port is to be the same one for IPv4 and IPv6: the second of a pair waits for the first one's number.
-        let waits = |port: &PublishedPort| port.host_port == 0 && port.host_ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let (mut later, now): (Vec<_>, Vec<_>) = wanted.drain(..).partition(waits);
-        let mut published = self.hold(container_id, now).await?;
-        if !later.is_empty() {
-            for port in &mut later {
-                let same =
-                    |it: &&PublishedPort| it.container_port == port.container_port && it.protocol == port.protocol;
-                port.host_port = published.iter().find(same).map_or(0, |it| it.host_port);
-            }
-            published.extend(later);
-            published = self.hold(container_id, published).await?;
-        }
+        let every_ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let wanted = ports.iter().filter(|port| has_ipv6 || port.host_ip != every_ipv6).cloned().collect();
+        let published = self.hold(container_id, wanted).await?;
         if let Err(error) = self.0.write_firewall().await {
             self.hold(container_id, Vec::new()).await?;
             return Err(error);

@@ -3,6 +3,7 @@
 use super::{
     Proxy, PublishedPort,
     quota::Quota,
+    server::stop,
     sockets::{self, Refused},
     tcp_proxy, udp_proxy,
 };
@@ -45,15 +46,15 @@ impl Port {
     }
 
     /// Leads elsewhere from now on. Connections that are there stay.
-    pub fn redirect(&mut self, proxy: &Proxy) {
+    pub fn redirected(mut self, proxy: &Proxy) -> Port {
         self.target.set(proxy.target);
         self.published.container_port = proxy.port.container_port;
+        self
     }
 
     /// Ends the proxy and its connections; the port is free when this returns.
     pub async fn stop(self) {
-        self.task.abort();
-        let _ = self.task.await;
+        stop(self.task).await;
     }
 }
 

@@ -195,11 +195,16 @@ impl Held {
             port.stop().await;
         }
         if let Some(resolver) = self.resolver {
-            resolver.abort();
-            let _ = resolver.await;
+            stop(resolver).await;
         }
         self.watch.abort();
     }
+}
+
+/// Ends a task and waits until what it holds is dropped.
+pub async fn stop(task: JoinHandle<Result<()>>) {
+    task.abort();
+    let _ = task.await;
 }
 
 impl Shared {
@@ -244,78 +249,58 @@ impl Shared {
     async fn set(self: &Rc<Self>, member: Member) -> Result<Vec<PublishedPort>> {
         let _changing = self.changing.lock().await;
         let id = member.container_id.clone();
-        let (same_shim, has_resolver, matched) = match self.held.borrow().get(&id) {
+        let shim = watched(&member)?;
+        let (has_resolver, matched) = match self.held.borrow().get(&id) {
             Some(held) => {
-                let same = (held.member.pid, held.member.started) == (member.pid, member.started);
-                (same, same && held.resolver.is_some(), ports::match_up(&member.ports, &held.ports))
+                let same_shim = (held.member.pid, held.member.started) == (member.pid, member.started);
+                (same_shim && held.resolver.is_some(), ports::match_up(&member.ports, &held.ports))
             }
-            None => (false, false, vec![None; member.ports.len()]),
+            None => (false, vec![None; member.ports.len()]),
         };
-        let shim = if same_shim { None } else { Some(watched(&member)?) };
-        let new: Vec<_> = member
-            .ports
-            .iter()
-            .zip(&matched)
-            .filter(|(_, there)| there.is_none())
-            .map(|(proxy, _)| &proxy.port)
-            .collect();
+        let is_new = |(proxy, there): (_, &Option<usize>)| there.is_none().then_some(proxy);
+        let new: Vec<_> = member.ports.iter().map(|proxy| &proxy.port).zip(&matched).filter_map(is_new).collect();
         let mut listeners = ports::bind(&new)?.into_iter();
-        let resolver_sockets = match member.resolver && !has_resolver {
-            true => Some(sockets::resolver_sockets(member.pid).await?),
+        let sockets = match member.resolver && !has_resolver {
+            true => Some(sockets::resolver_sockets(member.pid, member.started).await?),
             false => None,
         };
 
-        let (mut there, mut rest, old_watch) = match self.held.borrow_mut().remove(&id) {
-            Some(held) => {
-                let there: Vec<_> = held.ports.into_iter().map(Some).collect();
-                (there, (held.quota, held.turns, held.resolver), Some(held.watch))
+        let old = self.held.borrow_mut().remove(&id);
+        let (quota, turns, old_ports, mut old_resolver) = match old {
+            Some(old) => {
+                old.watch.abort();
+                (old.quota, old.turns, old.ports, old.resolver)
             }
-            None => (Vec::new(), (self.bounds.quota(), Turns::default(), None), None),
+            None => (self.bounds.quota(), Turns::default(), Vec::new(), None),
         };
-        let quota = rest.0.clone();
-        let mut served = Vec::new();
+        let mut old_ports: Vec<_> = old_ports.into_iter().map(Some).collect();
+        let mut ports = Vec::new();
         for (proxy, index) in member.ports.iter().zip(matched) {
-            let kept = index.and_then(|index| there.get_mut(index)?.take());
-            served.extend(match kept {
-                Some(mut port) => {
-                    port.redirect(proxy);
-                    Some(port)
-                }
+            let kept = index.and_then(|index| old_ports.get_mut(index)?.take());
+            ports.extend(match kept {
+                Some(port) => Some(port.redirected(proxy)),
                 None => listeners.next().map(|listener| Port::serve(listener, proxy, quota.clone())),
             });
         }
-        let old_resolver = if same_shim && member.resolver { None } else { rest.2.take() };
-        let resolver = match resolver_sockets {
-            Some(sockets) => Some(spawn_local(dns::serve(Rc::clone(self), id.as_str().into(), quota.clone(), sockets))),
-            None => rest.2,
-        };
-        let watch = match (shim, old_watch) {
-            (None, Some(watch)) => watch,
-            (shim, old) => {
-                if let Some(old) = old {
-                    old.abort();
-                }
-                spawn_local(Rc::clone(self).release_with(shim, id.clone(), member.pid, member.started))
-            }
-        };
-        let published = served.iter().map(|port| port.published.clone()).collect();
-        let held = Held { member, quota, watch, resolver, ports: served, turns: rest.1 };
-        self.held.borrow_mut().insert(id, held);
-        for port in there.into_iter().flatten() {
+        let kept = if has_resolver && member.resolver { old_resolver.take() } else { None };
+        let resolver = sockets.map_or(kept, |sockets| {
+            Some(spawn_local(dns::serve(Rc::clone(self), id.as_str().into(), quota.clone(), sockets)))
+        });
+        let watch = spawn_local(Rc::clone(self).release_with(shim, id.clone(), member.pid, member.started));
+        let published = ports.iter().map(|port| port.published.clone()).collect();
+        self.held.borrow_mut().insert(id, Held { member, quota, watch, resolver, ports, turns });
+        for port in old_ports.into_iter().flatten() {
             port.stop().await;
         }
         if let Some(resolver) = old_resolver {
-            resolver.abort();
-            let _ = resolver.await;
+            stop(resolver).await;
         }
         Ok(published)
     }
 
     /// Waits for a shim's end and releases its member.
-    async fn release_with(self: Rc<Self>, shim: Option<AsyncFd<OwnedFd>>, id: String, pid: i32, started: u64) {
-        if let Some(shim) = shim
-            && let Err(error) = shim.ready(Interest::READABLE).await
-        {
+    async fn release_with(self: Rc<Self>, shim: AsyncFd<OwnedFd>, id: String, pid: i32, started: u64) {
+        if let Err(error) = shim.ready(Interest::READABLE).await {
             log::warn!("watch process {pid}: {error}");
         }
         self.release(&id, |member| (member.pid, member.started) == (pid, started)).await;

@@ -1,6 +1,9 @@
 //! Sockets made by hand: with the options that std has no word for, and inside another network namespace.
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    shim::start_time,
+};
 use nix::{
     errno::Errno,
     sched::{CloneFlags, setns},
@@ -94,10 +97,13 @@ pub fn tune(stream: &TcpStream) {
     let _ = setsockopt(stream, KeepAlive, &true);
 }
 
-/// The name service's two sockets, inside the network namespace of process `pid`.
-pub async fn resolver_sockets(pid: i32) -> Result<(UdpSocket, TcpListener)> {
+/// The name service's two sockets, inside the network namespace of process `pid` that started at `started`.
+pub async fn resolver_sockets(pid: i32, started: u64) -> Result<(UdpSocket, TcpListener)> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = File::open(&path).doing(format_args!("open {path}"))?;
+    if start_time(pid) != Some(started) {
+        return Err(Error::Failed(format!("process {pid} has ended, and the namespace is another one's")));
+    }
     let (sender, receiver) = oneshot::channel();
     // A thread of its own: a thread's namespace can't be trusted to be what it was, so it ends with this work.
     std::thread::Builder::new()
