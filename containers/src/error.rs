@@ -61,6 +61,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Invalid(_) => 2,
+            Error::Runtime { code, .. } => u8::try_from(*code).unwrap_or(1),
             _ => 1,
         }
     }

@@ -30,7 +30,8 @@ type Shared = State<Arc<Engine>>;
 async fn create(State(engine): Shared, Path(id): Path<String>, body: Bytes) -> Result<Response> {
     let container = engine.containers.get(&id)?;
     let session = engine.create_exec(&container, super::json(&body)?)?;
-    Ok((StatusCode::CREATED, Json(models::IdResponse { id: session.id.clone() })).into_response())
+    // Not bollard-stubs' IdResponse, which writes a small "id" and then does not read it.
+    Ok((StatusCode::CREATED, Json(serde_json::json!({ "Id": session.id }))).into_response())
 }
 
 async fn start(State(engine): Shared, Path(id): Path<String>, request: Request) -> Result<Response> {

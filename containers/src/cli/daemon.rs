@@ -6,7 +6,7 @@ use crate::{
     engine::{Engine, config::Config},
     error::{Context, Error, Result},
 };
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use ipnet::Ipv4Net;
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -32,7 +32,7 @@ use tokio::{
 
 /// Serve the Docker Engine API on a unix socket. Options are dockerd's. Containers live on when the daemon ends, and
 /// a daemon that comes back finds them.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "daemon",

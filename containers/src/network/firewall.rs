@@ -5,16 +5,20 @@
 //! commented pair of rules a network in Docker's chain for users, removed with the network.
 
 use super::PublishedPort;
-use crate::error::{Context, Error, Result};
+use crate::{
+    api::blocking,
+    error::{Context, Error, Result},
+};
 use ipnet::Ipv4Net;
 use std::{
-    fmt::Write,
+    fmt::Write as _,
     fs,
+    io::Write,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Stdio,
 };
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::process::Command;
 
 /// What the rules of a network say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,28 +106,29 @@ fn script(table: &str, rules: &Rules) -> String {
 
 /// Replaces the engine's table.
 pub async fn apply(instance: &str, rules: &Rules) -> Result<()> {
-    nft(&script(&table(instance), rules)).await
+    let script = script(&table(instance), rules);
+    blocking(move || nft(&script)).await
 }
 
 /// Removes the engine's table; one that is not there is fine.
 pub async fn remove(instance: &str) -> Result<()> {
     let table = table(instance);
-    nft(&format!("table ip {table} {{}}\ndelete table ip {table}\n")).await
+    blocking(move || nft(&format!("table ip {table} {{}}\ndelete table ip {table}\n"))).await
 }
 
-async fn nft(script: &str) -> Result<()> {
-    let mut child = Command::new("nft")
+/// Runs nft(8) on a script, in the network namespace of the calling thread. Blocking.
+pub fn nft(script: &str) -> Result<()> {
+    let mut child = std::process::Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
         .doing("run nft, which networks need (on Debian: apt-get install nftables)")?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(script.as_bytes()).await.doing("write to nft")?;
+        stdin.write_all(script.as_bytes()).doing("write to nft")?;
     }
-    let output = child.wait_with_output().await.doing("wait for nft")?;
+    let output = child.wait_with_output().doing("wait for nft")?;
     if output.status.success() {
         return Ok(());
     }

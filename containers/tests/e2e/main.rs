@@ -2,7 +2,10 @@
 //! One file a feature. Needs root, and the packages that `make test` installs.
 
 mod build;
+mod clients;
 mod coexist;
+mod commands;
+mod compose;
 mod daemon;
 mod docker_compose;
 mod events;

@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Context, Error, Result},
+    network::firewall,
     shim::start_time,
 };
 use nix::{
@@ -22,8 +23,8 @@ use tokio::{net::TcpStream, sync::oneshot};
 /// Docker's address of the name service inside a container.
 pub const RESOLVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
 
-/// Stack of the thread that enters a namespace and makes two sockets there.
-const NAMESPACE_STACK: usize = 64 << 10;
+/// Stack of the thread that enters a namespace, makes two sockets there and runs nft.
+const NAMESPACE_STACK: usize = 256 << 10;
 
 /// Why a published port can't be had.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ fn bound(address: SocketAddr, kind: SockType) -> Result<OwnedFd, (&'static str, 
     if address.is_ipv6() {
         setsockopt(&fd, Ipv6V6Only, &true).map_err(|errno| ("setsockopt", errno))?;
     }
-    if address == RESOLVER {
+    if address.ip() == RESOLVER.ip() {
         // Whether `lo` is up yet makes no difference then.
         setsockopt(&fd, IpFreebind, &true).map_err(|errno| ("setsockopt", errno))?;
     }
@@ -119,5 +120,25 @@ pub async fn resolver_sockets(pid: i32, started: u64) -> Result<(UdpSocket, TcpL
 fn make_resolver_sockets(namespace: File, path: &str) -> Result<(UdpSocket, TcpListener)> {
     setns(namespace, CloneFlags::CLONE_NEWNET).doing(format_args!("enter {path}"))?;
     let failed = |refused: Refused| Error::Failed(format!("serve names in {path}: {}", refused.message));
-    Ok((listen_udp(RESOLVER).map_err(failed)?, listen_tcp(RESOLVER).map_err(failed)?))
+    // On any port but 53, which a name server in the container may want on every address: what is sent to 53 is led here.
+    let anywhere = SocketAddr::new(RESOLVER.ip(), 0);
+    let (udp, tcp) = (listen_udp(anywhere).map_err(failed)?, listen_tcp(anywhere).map_err(failed)?);
+    let port = |address: std::io::Result<SocketAddr>| {
+        address.map(|address| address.port()).at("look at a socket in", path.as_ref())
+    };
+    redirect(port(udp.local_addr())?, port(tcp.local_addr())?)?;
+    Ok((udp, tcp))
+}
+
+/// Leads what the container sends to the name service's address to these ports, by a table in its own namespace: that of
+/// the calling thread.
+fn redirect(udp: u16, tcp: u16) -> Result<()> {
+    let (address, port) = (RESOLVER.ip(), RESOLVER.port());
+    // A helper that was killed has left its table.
+    firewall::nft(&format!(
+        "table ip inception_names {{}}\ndelete table ip inception_names\ntable ip inception_names {{\n chain asked {{\n  \
+         type nat hook output priority -100; policy accept;\n  \
+         ip daddr {address} udp dport {port} dnat to {address}:{udp}\n  \
+         ip daddr {address} tcp dport {port} dnat to {address}:{tcp}\n }}\n}}\n"
+    ))
 }
