@@ -17,7 +17,6 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use bollard_stubs::models;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{sync::oneshot, task::spawn_blocking};
@@ -94,7 +93,7 @@ pub async fn create(
     let name = value("repo").map(|repository| named(repository, value("tag"))).transpose()?;
     let changes: Vec<String> =
         query.iter().filter(|(key, _)| key == "changes").map(|(_, change)| change.clone()).collect();
-    let config = import_config(&changes)?;
+    let config = crate::build::changed(&changes)?;
     let message = value("message").unwrap_or("Imported from -").to_owned();
     let (lines, response) = stream::lines();
     let archive = stream::reader(body);
@@ -168,12 +167,4 @@ pub async fn push(engine: Arc<Engine>, name: Name) -> Result<Response> {
         release_memory();
     });
     Ok(response)
-}
-
-/// The configuration that `--change` instructions make.
-fn import_config(changes: &[String]) -> Result<models::ImageConfig> {
-    match changes.first() {
-        None => Ok(models::ImageConfig::default()),
-        Some(change) => Err(Error::NotImplemented(format!("import --change {change:?}"))),
-    }
 }

@@ -24,7 +24,8 @@ pub use cache::Cache;
 pub use failure::Failure;
 pub use plan::is_own_platform;
 
-use crate::{engine::Engine, image::name::Name};
+use crate::{engine::Engine, error::Error, image::name::Name};
+use bollard_stubs::models::ImageConfig;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tokio::sync::mpsc::Sender;
 
@@ -96,6 +97,51 @@ pub struct Prepared {
     request: Request,
     plan: plan::Plan,
     tags: Vec<Name>,
+}
+
+/// Instructions that `docker import --change` takes: the others need a container or a context.
+const CHANGES: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+/// The configuration that the instructions of `docker import --change` make.
+pub fn changed(changes: &[String]) -> Result<ImageConfig, Error> {
+    let mut config = ImageConfig::default();
+    let (mut author, mut has_cmd) = (None, false);
+    for (index, change) in changes.iter().enumerate() {
+        let bad = |error: String| Error::invalid(format!("--change {change:?}: {error}"));
+        let place = command::Place { file: "--change", escape: '\\' };
+        let instruction = lines::parse_one(change, index + 1, place.file, place.escape)
+            .map_err(|failure| bad(failure.message_without_place()))?;
+        if !CHANGES.contains(&instruction.keyword) {
+            return Err(bad(format!("{} is not a valid change command", instruction.keyword)));
+        }
+        let command = command::parse(&instruction, place).map_err(|failure| bad(failure.message_without_place()))?;
+        let environment = config.env.clone().unwrap_or_default();
+        if let command::Command::Workdir(path) = &command {
+            config.working_dir = Some(config::absolute(config.working_dir.as_deref(), path));
+            continue;
+        }
+        let settings = config::Settings {
+            config: &mut config,
+            author: &mut author,
+            has_cmd: &mut has_cmd,
+            escape: place.escape,
+            lookup: &|name| config::variable(&environment, name),
+        };
+        settings.apply(&command).map_err(bad)?;
+    }
+    Ok(config)
 }
 
 /// Reads and checks the Dockerfile, and takes out of the context what `.dockerignore` names. Blocking.

@@ -161,6 +161,8 @@ struct Server<'a> {
     early: Vec<(i32, i32)>,
     born: Instant,
     failed: Option<(String, i32)>,
+    /// Somebody has heard of the failure: the daemon asks soon after it is told "ready".
+    told: bool,
     ours: Ours,
     log: Option<JsonLog>,
     clients: Vec<Client>,
@@ -187,6 +189,7 @@ impl<'a> Server<'a> {
             early: Vec::new(),
             born: Instant::now(),
             failed: None,
+            told: false,
             ours: Ours::default(),
             log: config.log.clone().map(JsonLog::open),
             clients: Vec::new(),
@@ -201,8 +204,8 @@ impl<'a> Server<'a> {
 
     fn run(mut self) -> Result<()> {
         let exec = matches!(self.config.process, Process::Exec { .. });
-        if !exec {
-            self.make()?;
+        if !exec && let Err(error) = self.make() {
+            self.fail_by(error.to_string(), 128);
         }
         let mut buffer = vec![0; 16 * 1024].into_boxed_slice();
         while !self.finished() {
@@ -270,6 +273,9 @@ impl<'a> Server<'a> {
         let drained = self.ours.output.iter().all(Option::is_none) && self.ours.terminal.is_none();
         let sent = self.clients.iter().all(|client| client.queue.len() == 0);
         let now = Instant::now();
+        if self.failed.is_some() && !self.told && now < until + 9 * DRAIN {
+            return false;
+        }
         // A client that does not read its last output is given ten times as long.
         (drained || now >= until) && (sent || now >= until + 9 * DRAIN)
     }
@@ -295,7 +301,7 @@ impl<'a> Server<'a> {
         }
         for client in &self.clients {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::POLLIN, client.reads && self.may_read_clients());
+            flags.set(PollFlags::POLLIN, self.may_read(client));
             flags.set(PollFlags::POLLOUT, client.queue.len() > 0);
             if !flags.is_empty() {
                 fds.push(PollFd::new(client.stream.as_fd(), flags));
@@ -316,8 +322,10 @@ impl<'a> Server<'a> {
         self.clients.iter().all(|client| client.queue.len() < CLIENT_BUFFER)
     }
 
-    fn may_read_clients(&self) -> bool {
-        self.input.len() < STDIN_BUFFER
+    /// Input waits in the client where there is much of it already; a request never does: it may be the very start that
+    /// the input waits for.
+    fn may_read(&self, client: &Client) -> bool {
+        client.reads && (client.attached.is_none() || self.input.len() < STDIN_BUFFER)
     }
 
     /// Takes every child's end; the runtime's and the process's mean something.
@@ -387,11 +395,15 @@ impl<'a> Server<'a> {
 
     fn start(&mut self) -> Result<()> {
         match self.config.process {
-            Process::Container { .. } => {
-                let child = self.runtime.start().doing(format_args!("run {}", self.config.runtime.display()))?;
-                self.state = State::Starting(child);
+            Process::Container { .. } => match self.runtime.start() {
+                Ok(child) => self.state = State::Starting(child),
+                Err(error) => self.fail_by(format!("run {}: {error}", self.config.runtime.display()), 128),
+            },
+            Process::Exec { .. } => {
+                if let Err(error) = self.make() {
+                    self.fail_by(error.to_string(), 128);
+                }
             }
-            Process::Exec { .. } => self.make()?,
         }
         Ok(())
     }
@@ -399,9 +411,14 @@ impl<'a> Server<'a> {
     /// The runtime refused: whoever waits hears why, and the shim ends.
     fn fail(&mut self) {
         let (message, code) = self.runtime.failure();
+        self.fail_by(message, code);
+    }
+
+    fn fail_by(&mut self, message: String, code: i32) {
         let reply = Reply::Failed { message: message.clone(), code };
         for stream in std::mem::take(&mut self.waiting_created) {
             answer(stream, &reply);
+            self.told = true;
         }
         self.answer_start(&reply);
         // What the runtime itself wrote to the pipes is no output of the service.
@@ -413,6 +430,7 @@ impl<'a> Server<'a> {
     fn answer_start(&mut self, reply: &Reply) {
         for stream in std::mem::take(&mut self.waiting_start) {
             answer(stream, reply);
+            self.told = true;
         }
     }
 
@@ -479,7 +497,7 @@ impl<'a> Server<'a> {
             if !client.queue.drain_into(&mut &client.stream) {
                 continue;
             }
-            if client.reads && self.may_read_clients() {
+            if self.may_read(&client) {
                 match client.read(buffer) {
                     None => {}
                     Some(0) => {
@@ -550,7 +568,8 @@ impl<'a> Server<'a> {
         Ok(None)
     }
 
-    fn standing(&self) -> Reply {
+    fn standing(&mut self) -> Reply {
+        self.told = true;
         match &self.failed {
             Some((message, code)) => Reply::Failed { message: message.clone(), code: *code },
             None => Reply::Pid(self.pid),

@@ -26,7 +26,7 @@ fn names_aliases_and_live_changes() {
     docker(&["network", "create", "--subnet", &subnet, "--gateway", &format!("{}.1", engine.subnet(9)), "back"]).ok();
     assert_eq!(
         docker(&["network", "ls", "--filter", "type=custom", "--format", "{{.Name}} {{.Driver}}"]).ok(),
-        "front bridge\nback bridge"
+        "back bridge\nfront bridge"
     );
     assert_eq!(docker(&["network", "ls", "-q", "--filter", "label=k=v"]).ok().lines().count(), 1);
     assert_eq!(docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", "back"]).ok(), subnet);

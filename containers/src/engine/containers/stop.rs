@@ -57,6 +57,8 @@ impl Engine {
         container.update(|record| record.stopped_by_user = by_user)?;
         let mut changes = container.changes();
         let before = changes.borrow_and_update().exits;
+        // Before the signal, so that no end is told before what brought it about.
+        self.tell(container, "kill", &[("signal", signal.to_string())]);
         self.signal_container(container, signal).await?;
         let ended = async {
             // The sender lives in the container, which is held here.
@@ -84,6 +86,7 @@ impl Engine {
         if !container.record().state.is_running() {
             return;
         }
+        self.tell(container, "kill", &[("signal", "9".into())]);
         if let Err(error) = self.signal_container(container, 9).await {
             log::debug!("kill {}: {error}", container.id);
         }
