@@ -2,32 +2,20 @@
 //!
 //! `main` is C's, so that Rust's start-up (which polls descriptors, sets handlers and ignores SIGPIPE) takes no part:
 //! the first thing that happens is that all signals are blocked, because one that comes before is lost.
-#![cfg_attr(not(test), no_main)]
-#![cfg_attr(test, allow(dead_code, unused_imports, reason = "tests have a main of their own"))]
-
-mod config;
-mod environment;
-mod events;
-mod identity;
-mod inherited;
-mod options;
-mod personality;
-mod policy;
-mod report;
-mod signal;
-mod spawn;
-mod supervise;
-mod sys;
-mod terminal;
-mod tree;
+#![no_main]
 
 use std::ffi::{OsStr, c_char, c_int};
 
-use config::Config;
-use options::Request;
-use spawn::Command;
+use inception_init::config::Config;
+use inception_init::options::{self, Request};
+use inception_init::spawn::Command;
+use inception_init::supervise::Supervisor;
+use inception_init::{environment, inherited, report, signal, supervise, sys, warning};
 
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg(panic = "abort")]
+mod unwinder;
+
+#[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     sys::set_mask(signal::ALL);
     inherited::reset_dispositions();
@@ -66,5 +54,5 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
 fn supervise(config: Config, argv: *mut *const c_char, first: usize) -> c_int {
     // SAFETY: C's promise for argv; the init's name stands before the command.
     let command = unsafe { Command::new(argv.add(first)) };
-    sys::exit(supervise::Supervisor::new(config, command, 0).run())
+    sys::exit(Supervisor::new(config, command).run())
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::config::{Codes, Config, Forward};
+use crate::config::{Codes, Config, Forward, Rules};
 use crate::options::{self, Request};
 use crate::signal;
 
@@ -101,7 +101,7 @@ pub fn read(
     };
     let is_set = |name: &str| variable(name).is_some();
     let mut config = Config {
-        stop_rest: false,
+        rules: Rules { stop_rest: false, ..Rules::default() },
         subreaper: peer == Peer::Catatonit || (peer == Peer::Tini && is_set("TINI_SUBREAPER")),
         codes: peer.codes(),
         ..Config::default()
@@ -139,7 +139,7 @@ pub fn read(
                 None => return refuse(format!("Not a valid option for -p: {value}")),
             },
             (_, 'e') => match value.parse::<u8>() {
-                Ok(code) => config.success[usize::from(code)] = true,
+                Ok(code) => config.rules.success[usize::from(code)] = true,
                 Err(_) => return refuse(format!("Not a valid option for -e: {value}")),
             },
             (_, 'r') => match rewrite(&value) {
@@ -155,12 +155,12 @@ pub fn read(
     }
     if config.new_session {
         config.forward = Forward::Group;
-        config.last_term = true;
+        config.rules.last_term = true;
     }
     // Stopping what is left, which no peer does, is the caller's to ask for.
     if let Some(grace) = variable("INCEPTION_INIT_GRACE") {
         match grace.to_str().and_then(options::seconds) {
-            Some(grace) => (config.grace, config.stop_rest, config.subreaper) = (grace, true, true),
+            Some(grace) => (config.rules.grace, config.rules.stop_rest, config.subreaper) = (grace, true, true),
             None => return refuse("INCEPTION_INIT_GRACE: a time is wanted, as in 5, 0.5, 500ms, 2m".into()),
         }
     }
@@ -275,7 +275,7 @@ mod tests {
     fn clusters_values_and_permutation() {
         let (config, command, verbose) =
             run(Peer::Tini, &["-vge143", "-p", "SIGUSR1", "sh", "-v", "--", "-c"]).unwrap();
-        assert_eq!((config.forward, config.success[143], config.parent_death), (Forward::Group, true, 10));
+        assert_eq!((config.forward, config.rules.success[143], config.parent_death), (Forward::Group, true, 10));
         assert_eq!((command, verbose), (vec![4, 7], 2));
         let (_, command, verbose) = run(Peer::DumbInit, &["-v", "sh", "-v", "--"]).unwrap();
         assert_eq!((command, verbose), (vec![2, 3, 4], 1));

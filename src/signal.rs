@@ -68,9 +68,11 @@ pub fn is_forwarded(signal: c_int, by_kernel: bool) -> bool {
     signal != libc::SIGCHLD && !(by_kernel && bit(signal) & ONLY_WHEN_SENT != 0)
 }
 
-/// Whether a signal asks the service to end for good: no restart follows. RTMIN+3 is systemd's word for it.
-pub fn asks_to_stop(signal: c_int) -> bool {
-    matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) || signal == FIRST_REAL_TIME + 3
+/// Whether a signal that is passed on as `passed` (0: not at all) asks the service to end for good, so that no restart
+/// follows. RTMIN+3 is systemd's word for it.
+pub fn asks_to_stop(signal: c_int, passed: c_int) -> bool {
+    let asks = |signal| matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) || signal == FIRST_REAL_TIME + 3;
+    passed != 0 && (asks(signal) || asks(passed))
 }
 
 /// A signal by number, name (with or without SIG), RTMIN+n or RTMAX-n; upper or lower case.

@@ -44,8 +44,6 @@ pub struct Birth {
     pub new_session: bool,
     /// A terminal to become the foreground process group of (with a new session: the controlling terminal).
     pub terminal: Option<c_int>,
-    /// The mask of blocked signals.
-    pub mask: u64,
     /// The signal that the service gets when the init is killed; 0 for none.
     pub death_signal: c_int,
     /// Who and where the service is.
@@ -147,7 +145,7 @@ fn become_service(command: Command, birth: &Birth) -> Failure {
         return Failure::Prepare("ask for the parent-death signal", Errno::last());
     }
     let (path, environment) = find_variables(birth.environment);
-    sys::set_mask(birth.mask);
+    sys::set_mask(0);
     Failure::Exec(exec(command, path, environment))
 }
 

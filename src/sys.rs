@@ -344,3 +344,112 @@ pub fn print(mut bytes: &[u8]) {
         }
     }
 }
+
+/// A datagram socket for sd_notify(3): not blocking, closed on exec, telling who sends, announced by SIGIO. The
+/// descriptor and the name, without the NUL that abstract names begin with, that the kernel chose (unix(7), autobind).
+pub fn open_notify_socket() -> Result<(c_int, Vec<u8>), Errno> {
+    // SAFETY: plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    checked(c_long::from(fd))?;
+    // SAFETY: an all-zero address is valid, it is plain numbers.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let yes: c_int = 1;
+    let mut length = size_of::<libc::sa_family_t>() as libc::socklen_t;
+    // SAFETY: the address, its length and the integer live through the calls, and have the sizes that are said.
+    let result = unsafe {
+        let pointer = (&raw mut address).cast::<libc::sockaddr>();
+        let wanted = (&raw const yes).cast::<c_void>();
+        let mut result = libc::bind(fd, pointer, length);
+        length = size_of_val(&address) as libc::socklen_t;
+        for step in 0..4 {
+            if result < 0 {
+                break;
+            }
+            result = match step {
+                0 => libc::getsockname(fd, pointer, &raw mut length),
+                1 => libc::setsockopt(
+                    fd,
+                    libc::SOL_SOCKET,
+                    libc::SO_PASSCRED,
+                    wanted,
+                    size_of_val(&yes) as libc::socklen_t,
+                ),
+                2 => libc::fcntl(fd, libc::F_SETOWN, own_pid()),
+                _ => libc::fcntl(fd, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK),
+            };
+        }
+        result
+    };
+    if let Err(error) = checked(c_long::from(result)) {
+        close(fd);
+        return Err(error);
+    }
+    let used = (length as usize).saturating_sub(size_of::<libc::sa_family_t>() + 1);
+    let name = address.sun_path.iter().skip(1).take(used).map(|byte| *byte as u8).collect();
+    Ok((fd, name))
+}
+
+/// A datagram and the pid of who sent it. Descriptors that come along are closed by the kernel, for which
+/// sd_notify_barrier(3) waits. Errors: EAGAIN where there is none.
+pub fn receive(fd: c_int, buffer: &mut [u8]) -> Result<(usize, c_int), Errno> {
+    #[repr(C, align(8))]
+    struct Control([u8; 64]);
+    let mut control = Control([0; 64]);
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: an all-zero msghdr is valid: null pointers and zero lengths.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // Room for the credentials and for nothing else.
+    // SAFETY: computes a number.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as _;
+    // SAFETY: everything that the header points to lives through the call.
+    let length =
+        checked(unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) } as c_long)?;
+    let mut sender = 0;
+    // SAFETY: the kernel wrote well-formed headers into the control buffer, which is aligned for them.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_CREDENTIALS
+        {
+            sender = libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned().pid;
+        }
+    }
+    Ok((length as usize, sender))
+}
+
+/// Sends a datagram, without waiting, to a socket by its name: a path, or `@` and an abstract name.
+pub fn send_to(fd: c_int, name: &[u8], bytes: &[u8]) -> Result<(), Errno> {
+    // SAFETY: an all-zero address is valid, it is plain numbers.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    if name.is_empty() || name.len() >= address.sun_path.len() {
+        return Err(Errno::EINVAL);
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(name) {
+        *place = *byte as c_char;
+    }
+    if name[0] == b'@' {
+        address.sun_path[0] = 0;
+    }
+    let length = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + name.len()) as libc::socklen_t;
+    // SAFETY: bytes and address live through the call, with the lengths that are said.
+    let sent = unsafe {
+        let address = (&raw const address).cast::<libc::sockaddr>();
+        libc::sendto(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL, address, length)
+    };
+    checked(sent as c_long).map(drop)
+}
+
+/// Makes an empty file, or leaves one as it is.
+pub fn make_file(path: &CStr) -> Result<(), Errno> {
+    open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW).map(close)
+}
+
+/// unlink(2).
+pub fn remove_file(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path ends in NUL.
+    checked(c_long::from(unsafe { libc::unlink(path.as_ptr()) })).map(drop)
+}

@@ -45,6 +45,21 @@ pub fn descendants() -> Vec<Process> {
     found
 }
 
+/// Whether a process descends from this one; false where /proc does not tell.
+pub fn is_descendant(mut pid: c_int) -> bool {
+    let own_pid = sys::own_pid();
+    // The depth of a process tree has no bound, but a loop can't be ruled out while it changes.
+    for _ in 0..1024 {
+        match read(pid) {
+            _ if pid <= 0 => return false,
+            Some(process) if process.parent == own_pid => return true,
+            Some(process) => pid = process.parent,
+            None => return false,
+        }
+    }
+    false
+}
+
 /// The living children of this process.
 pub fn children() -> Vec<Process> {
     let own_pid = sys::own_pid();
@@ -115,12 +130,18 @@ pub fn send(process: Process, signal: c_int) {
     }
 }
 
-/// Sends a signal once to every descendant that is not in `done`, and to those that appear while it does; adds them to
-/// `done`.
-pub fn send_to_all(signal: c_int, done: &mut Vec<Process>) {
+/// Every living process of the pid namespace but this one, whoever's child it is: for its PID 1.
+pub fn namespace() -> Vec<Process> {
+    let own_pid = sys::own_pid();
+    all_processes().into_iter().filter(|process| process.pid != own_pid && !process.zombie).collect()
+}
+
+/// Sends a signal once to every process that `look` finds and that is not in `done`, and to those that appear while it
+/// does; adds them to `done`.
+pub fn send_to_all(signal: c_int, look: fn() -> Vec<Process>, done: &mut Vec<Process>) {
     // A process may fork between the look and the signal. A fork bomb is for KILL.
     for _ in 0..16 {
-        let new: Vec<_> = descendants().into_iter().filter(|process| !is_in(done, *process)).collect();
+        let new: Vec<_> = look().into_iter().filter(|process| !is_in(done, *process)).collect();
         if new.is_empty() {
             break;
         }
