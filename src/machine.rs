@@ -203,14 +203,23 @@ impl Machine {
     }
 
     /// When the init has to act without being told.
+    #[inline(always)]
     pub fn deadline(&self, world: &mut impl World) -> Option<Duration> {
+        // By itself before the others, so that an idle init needs no table of jumps in its memory.
+        if self.phase == Phase::Running && self.is_untimed() { None } else { self.timed(world) }
+    }
+
+    #[inline(always)]
+    fn is_untimed(&self) -> bool {
+        self.delayed.is_none() && self.limit.is_none() && self.watchdog.is_none() && self.kill_at.is_none()
+    }
+
+    #[inline(never)]
+    fn timed(&self, world: &mut impl World) -> Option<Duration> {
+        let delayed = self.delayed.map(|(_, until)| until);
         match self.phase {
-            Phase::Running if self.kill_at.is_some() => {
-                [self.delayed.map(|(_, until)| until), self.kill_at].into_iter().flatten().min()
-            }
-            Phase::Running => {
-                [self.delayed.map(|(_, until)| until), self.limit, self.watchdog].into_iter().flatten().min()
-            }
+            Phase::Running if self.kill_at.is_some() => [delayed, self.kill_at].into_iter().flatten().min(),
+            Phase::Running => [delayed, self.limit, self.watchdog].into_iter().flatten().min(),
             Phase::Waiting | Phase::Over => None,
             Phase::Stopping { deadline, killed } if killed || world.has_no_children() => {
                 Some(deadline.min(world.now() + LOOK_AGAIN))
@@ -241,7 +250,7 @@ impl Machine {
     }
 
     fn keep_time(&mut self, world: &mut impl World) {
-        if self.delayed.is_none() && self.limit.is_none() && self.watchdog.is_none() && self.kill_at.is_none() {
+        if self.is_untimed() {
             return;
         }
         let now = world.now();

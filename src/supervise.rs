@@ -38,6 +38,7 @@ struct Signals {
 }
 
 impl Signals {
+    #[inline(always)]
     /// The next signal; an error where the time is over first, or a look at the children can't hurt.
     fn next(&mut self, timeout: Option<Duration>) -> Result<Arrived, Errno> {
         if let Some(fd) = self.fd {
@@ -79,6 +80,8 @@ impl Supervisor {
     }
 
     /// Supervises until there is nothing more to do; the init's exit code.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.hot.run")]
     pub fn run(mut self) -> c_int {
         let config = &self.processes.config;
         if config.parent_death != 0
@@ -108,6 +111,7 @@ impl Supervisor {
         }
     }
 
+    #[inline(always)]
     /// The init pins nothing that the service may want to be rid of; with a restart, folder and descriptors are the next
     /// start's too.
     fn let_go(&self) {
@@ -128,6 +132,7 @@ impl Supervisor {
         sys::let_pages_go();
     }
 
+    #[inline(always)]
     /// Waits for one thing and does what it asks for.
     fn turn(&mut self) {
         let timeout =

@@ -25,6 +25,30 @@ fn checked(result: c_long) -> Result<c_long, Errno> {
     if result < 0 { Err(Errno::last()) } else { Ok(result) }
 }
 
+/// A system call without the C library in between: the init sleeps in one, and the library's page would stay in memory
+/// for it. The result or the negative error, as the kernel has it.
+///
+/// # Safety
+/// The call's own contract.
+#[inline(always)]
+unsafe fn direct(number: c_long, arguments: [usize; 4]) -> Result<c_long, Errno> {
+    let [a, b, c, d] = arguments;
+    let result: isize;
+    // SAFETY: the kernel's calling convention: it changes the result's register and those that are named as lost.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b, in("rdx") c,
+            in("r10") d, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") a as isize => result, in("x1") b, in("x2") c,
+            in("x3") d, options(nostack));
+    }
+    if result < 0 { Err(Errno::from_raw(-result as i32)) } else { Ok(result as c_long) }
+}
+
 /// Sets the mask of blocked signals (rt_sigprocmask(2)); bit n-1 is signal n.
 pub fn set_mask(mask: u64) {
     // SAFETY: reads 8 bytes of a live integer; no old mask is asked for.
@@ -41,16 +65,22 @@ pub fn set_default(signal: c_int) {
 
 /// Waits until a signal of the mask is pending and takes it; for ever without a timeout. Errors: EAGAIN (the time is
 /// over), EINTR, and what a seccomp filter answers.
+#[inline(always)]
 pub fn wait_signal(mask: u64, timeout: Option<Duration>) -> Result<Arrived, Errno> {
-    // SAFETY: an all-zero siginfo_t is valid, it is plain numbers.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // Not zeroed: that would be the C library's memset.
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
     let limit = timeout.map(timespec);
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the mask and the time are read, the info is written; all three live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, &raw mut info, limit, MASK_SIZE) };
+    let signal = unsafe {
+        let arguments = [&raw const mask as usize, info.as_mut_ptr() as usize, limit as usize, MASK_SIZE];
+        direct(libc::SYS_rt_sigtimedwait, arguments)
+    }?;
+    // SAFETY: with a signal the kernel wrote the whole info.
+    let info = unsafe { info.assume_init_ref() };
     // SAFETY: for a sent signal the field is the sender; otherwise it is some number, and not looked at.
     let sender = unsafe { info.si_pid() };
-    checked(result).map(|signal| Arrived { signal: signal as c_int, by_kernel: info.si_code > 0, sender })
+    Ok(Arrived { signal: signal as c_int, by_kernel: info.si_code > 0, sender })
 }
 
 fn timespec(time: Duration) -> libc::timespec {
@@ -260,6 +290,7 @@ fn is_pipe(fd: c_int) -> bool {
 
 /// Gives back the memory that starting took: pages of code and constants that may never be run again (the few that are
 /// come back from the page cache), and stack below the present depth.
+#[inline(always)]
 pub fn let_pages_go() {
     unsafe extern "C" {
         // Where the linker put the program's first byte, and the first of its data that may have been written.
@@ -277,7 +308,7 @@ pub fn let_pages_go() {
         if start < end {
             // SAFETY: read-only pages of the program's file, which the kernel reads again, and stack that no frame uses
             // (this leaf and its red zone are left out). A part that is not mapped is skipped.
-            unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
+            let _ = unsafe { direct(libc::SYS_madvise, [start, end - start, libc::MADV_DONTNEED as usize, 0]) };
         }
     }
 }
