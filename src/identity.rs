@@ -71,9 +71,14 @@ fn groups_of(user: &str, own: Option<u32>) -> Vec<u32> {
 /// A variable's name and value.
 pub type Variable = (Vec<u8>, Vec<u8>);
 
-/// NAME=VALUE lines; empty ones and those that start with # are left out, a value is taken as it stands.
+/// The variables in a file.
 pub fn read_variables(file: &str) -> Result<Vec<Variable>, String> {
     let content = std::fs::read(file).map_err(|error| format!("--env-file {file}: {error}"))?;
+    parse_variables(file, &content)
+}
+
+/// NAME=VALUE lines; empty ones and those that start with # are left out, a value is taken as it stands.
+pub fn parse_variables(file: &str, content: &[u8]) -> Result<Vec<Variable>, String> {
     let mut variables = Vec::new();
     for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);

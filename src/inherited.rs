@@ -22,7 +22,8 @@ fn ignored() -> Option<u64> {
     parse(&buffer[..read.ok()?])
 }
 
-fn parse(status: &[u8]) -> Option<u64> {
+/// The mask of ignored signals that a /proc/PID/status says.
+pub fn parse(status: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\nSigIgn:\t";
     let start = status.windows(KEY.len()).position(|part| part == KEY)? + KEY.len();
     let digits = status.get(start..start + 16)?;

@@ -19,3 +19,13 @@ pub mod supervise;
 pub mod sys;
 pub mod terminal;
 pub mod tree;
+
+#[cfg(test)]
+mod properties;
+
+// The fuzz targets' bodies, so that they are built and tried wherever the tests run.
+#[cfg(test)]
+extern crate self as inception_init;
+#[cfg(test)]
+#[path = "../fuzz/src/lib.rs"]
+mod fuzzed;

@@ -28,8 +28,9 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     // SAFETY: as above.
     let args: Vec<&'static OsStr> = words.iter().map(|word| unsafe { sys::text(*word) }).collect();
     match options::read(&args, environment::entries()) {
-        Request::Run { config, command, verbose } => {
+        Request::Run { config, command, verbose, remarks } => {
             report::be_verbose(verbose);
+            remarks.iter().for_each(|remark| warning!("{remark}"));
             // The command's words to the end of argv, in their order: a peer's options may stand between them.
             let start = args.len() - command.len();
             for (place, index) in command.iter().enumerate().rev() {

@@ -13,7 +13,7 @@ use crate::config::{Codes, Config, Forward, Rules};
 use crate::events::Log;
 use crate::personality::{self, Peer};
 use crate::policy::Restart;
-use crate::{identity, signal, sys, warning};
+use crate::{identity, signal, sys};
 
 /// The variables that stand for options: INCEPTION_INIT_GRACE=3 for --grace 3.
 const PREFIX: &str = "INCEPTION_INIT_";
@@ -142,8 +142,8 @@ struct Options {
 
 /// What the command line asks for.
 pub enum Request {
-    /// Run the command whose words have these indices in argv; none is 0.
-    Run { config: Box<Config>, command: Vec<usize>, verbose: u8 },
+    /// Run the command whose words have these indices in argv; none is 0. The remarks are for who reads diagnostics.
+    Run { config: Box<Config>, command: Vec<usize>, verbose: u8, remarks: Vec<String> },
     /// Be what holds a pod's namespaces: run nothing, reap, end by TERM or INT.
     Pause,
     /// Print this and end well.
@@ -205,7 +205,8 @@ fn personality(args: &[&'static OsStr]) -> Result<Option<(Peer, usize)>, String>
 
 fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr>) -> Result<Request, String> {
     let (mut words, command) = split(args)?;
-    words.splice(0..0, from_environment(&words, environment)?);
+    let mut remarks = Vec::new();
+    words.splice(0..0, from_environment(&words, environment, &mut remarks)?);
     let indices = || (command..args.len()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let options = match Options::from_args(&["inception-init"], &words) {
@@ -226,7 +227,7 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
         return Err("no command to run: inception-init [options] [--] COMMAND [arguments]".into());
     }
     let config = Box::new(config(&options)?);
-    Ok(Request::Run { config, command: indices(), verbose: options.verbose })
+    Ok(Request::Run { config, command: indices(), verbose: options.verbose, remarks })
 }
 
 /// The init's own words, one for one as argh takes them, and the index of the command's first word.
@@ -269,6 +270,7 @@ fn split(args: &[&OsStr]) -> Result<(Vec<String>, usize), String> {
 fn from_environment(
     words: &[String],
     environment: impl Iterator<Item = &'static OsStr>,
+    remarks: &mut Vec<String>,
 ) -> Result<Vec<String>, String> {
     let mut more = Vec::new();
     for entry in environment {
@@ -290,7 +292,7 @@ fn from_environment(
             more.extend(std::iter::repeat_n(option, usize::from(u8::min(times, 2))));
         } else {
             // Not refused: an orchestrator makes variables of its own from a service's name.
-            warning!("{PREFIX}{variable} is ignored: there is no option --{name}");
+            remarks.push(format!("{PREFIX}{variable} is ignored: there is no option --{name}"));
         }
     }
     Ok(more)
@@ -402,7 +404,7 @@ mod tests {
 
     fn run(words: &'static [&'static str], environment: &'static [&'static str]) -> (Config, usize, u8) {
         match read_words(words, environment) {
-            Request::Run { config, command, verbose } => (*config, command[0], verbose),
+            Request::Run { config, command, verbose, .. } => (*config, command[0], verbose),
             Request::Print(text) | Request::Refuse { message: text, .. } => panic!("{text}"),
             Request::Pause => panic!("pause"),
         }

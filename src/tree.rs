@@ -87,7 +87,7 @@ fn all_processes() -> Vec<Process> {
     all
 }
 
-/// What /proc/PID/stat says of a process.
+/// What /proc/PID/stat says of a process, as it is now.
 fn read(pid: c_int) -> Option<Process> {
     let path = CString::new(format!("/proc/{pid}/stat")).ok()?;
     let fd = sys::open(&path, libc::O_RDONLY).ok()?;
@@ -97,7 +97,8 @@ fn read(pid: c_int) -> Option<Process> {
     parse(pid, &buffer[..read.ok()?])
 }
 
-fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
+/// Reads a line of /proc/PID/stat.
+pub fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
     // The name stands in brackets and may hold any byte, brackets too.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = std::str::from_utf8(stat.get(end + 2..)?).ok()?.split(' ');
