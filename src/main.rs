@@ -41,7 +41,11 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
         }
         Request::Pause => sys::exit(supervise::pause()),
         Request::Print(text) => {
-            sys::print(text.as_bytes());
+            sys::print(1, text.as_bytes());
+            sys::exit(0)
+        }
+        Request::Say(text) => {
+            sys::print(2, text.as_bytes());
             sys::exit(0)
         }
         Request::Refuse { message, code } => {

@@ -148,6 +148,8 @@ pub enum Request {
     Pause,
     /// Print this and end well.
     Print(String),
+    /// The same on stderr, where dumb-init says it.
+    Say(String),
     /// Print this and end with the code.
     Refuse { message: String, code: c_int },
 }
@@ -405,7 +407,7 @@ mod tests {
     fn run(words: &'static [&'static str], environment: &'static [&'static str]) -> (Config, usize, u8) {
         match read_words(words, environment) {
             Request::Run { config, command, verbose, .. } => (*config, command[0], verbose),
-            Request::Print(text) | Request::Refuse { message: text, .. } => panic!("{text}"),
+            Request::Print(text) | Request::Say(text) | Request::Refuse { message: text, .. } => panic!("{text}"),
             Request::Pause => panic!("pause"),
         }
     }

@@ -125,6 +125,8 @@ pub fn read(
     }
     for (letter, value) in words.options {
         match (peer, letter) {
+            (Peer::DumbInit, 'h') => return Request::Say(syntax.usage.into()),
+            (Peer::DumbInit, 'V') => return Request::Say(syntax.version.into()),
             (_, 'h') => return Request::Print(syntax.usage.into()),
             (_, 'V') => return Request::Print(syntax.version.into()),
             (_, 'l' | 'L') => return Request::Print(LICENCE.into()),
@@ -174,10 +176,17 @@ pub fn read(
     Request::Run { config: Box::new(config), command, verbose, remarks: Vec::new() }
 }
 
-/// dumb-init's `-r`: numbers only.
+/// dumb-init's `-r`, which is sscanf(3)'s `%d:%d`: space before a number and anything after the second are passed over.
 fn rewrite(pair: &str) -> Option<(usize, u8)> {
-    let (from, to) = pair.split_once(':')?;
-    let (from, to): (usize, u8) = (from.parse().ok()?, to.parse().ok()?);
+    fn number(text: &str) -> Option<(i32, &str)> {
+        let text = text.trim_start();
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let rest = digits.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        Some((text[..text.len() - rest.len()].parse().ok()?, rest))
+    }
+    let (from, rest) = number(pair)?;
+    let (to, _) = number(rest.strip_prefix(':')?)?;
+    let (from, to) = (usize::try_from(from).ok()?, u8::try_from(to).ok()?);
     ((1..=31).contains(&from) && to <= 31).then_some((from, to))
 }
 
@@ -265,7 +274,7 @@ mod tests {
         let args: Vec<&OsStr> = std::iter::once("init").chain(words.iter().copied()).map(OsStr::new).collect();
         match read(peer, &args, 1, |_| None) {
             Request::Run { config, command, verbose, .. } => Ok((config, command, verbose)),
-            Request::Print(text) => Err(text),
+            Request::Print(text) | Request::Say(text) => Err(text),
             Request::Refuse { message, .. } => Err(message),
             Request::Pause => Err("pause".into()),
         }

@@ -72,7 +72,7 @@ proptest! {
                 Request::Refuse { message, code } => {
                     prop_assert!(!message.is_empty() && (code == 1 || code == Codes::USUAL.own));
                 }
-                Request::Print(text) => prop_assert!(!text.is_empty()),
+                Request::Print(text) | Request::Say(text) => prop_assert!(!text.is_empty()),
                 Request::Pause => {}
             }
         }

@@ -364,11 +364,11 @@ pub fn exit(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Writes all of a text to stdout, waiting where it must.
-pub fn print(mut bytes: &[u8]) {
+/// Writes all of a text, waiting where it must.
+pub fn print(fd: c_int, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // SAFETY: the bytes are read.
-        let written = unsafe { libc::write(1, bytes.as_ptr().cast(), bytes.len()) };
+        let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
         match usize::try_from(written) {
             Ok(count) => bytes = &bytes[count..],
             Err(_) => return,

@@ -1,6 +1,6 @@
 //! `init-tests [--init PATH]… [--as NAME] [--case TEXT] [--bench]`: a matrix of cases, or figures, of any container init.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use argh::FromArgs;
 use init_tests::harness::Init;
@@ -42,7 +42,7 @@ fn main() {
         let there = there.filter(|path| options.bench || !path.ends_with("tini-static"));
         there.map(|path| Init::new(&path, None)).collect()
     } else {
-        options.init.iter().map(|path| Init::new(&absolute(path), options.personality.as_deref())).collect()
+        options.init.iter().map(|path| Init::new(path, options.personality.as_deref())).collect()
     };
     if options.bench {
         let text = bench::run(&inits);
@@ -59,8 +59,4 @@ fn main() {
     print!("{}", matrix::show(&columns));
     let failed = columns.iter().any(|column| column.init.ours && column.verdicts.iter().flatten().any(Result::is_err));
     std::process::exit(i32::from(failed));
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,22 +1,12 @@
 //! The matrix as a test: this project's init passes every case, and a peer fails where it is known to, and only there.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use init_tests::cases::CASES;
 use init_tests::harness::Init;
 use init_tests::matrix::{self, Column};
 
-/// `$INCEPTION_INIT`, or what scripts/build-init makes of the sources as they are.
-fn our_init() -> PathBuf {
-    if let Some(path) = std::env::var_os("INCEPTION_INIT") {
-        return path.into();
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = Command::new(root.join("scripts/build-init")).status().expect("scripts/build-init runs");
-    assert!(built.success(), "scripts/build-init failed");
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("init/inception-init")
-}
+mod built;
 
 /// Root in its own user namespace is not enough: a case changes to other users.
 fn is_root() -> bool {
@@ -59,7 +49,7 @@ fn ours_passes_all_and_the_peers_fail_where_they_are_known_to() {
     // SAFETY: before any thread of this test's own.
     unsafe { std::env::set_var("INIT_TESTS_PROBE", env!("CARGO_BIN_EXE_init-tests")) };
     let peers = ["/usr/bin/tini", "/usr/bin/dumb-init", "/usr/bin/catatonit"].map(PathBuf::from);
-    let ours = our_init();
+    let ours = built::init().to_owned();
     let inits: Vec<Init> = std::iter::once(ours.clone())
         .chain(peers.into_iter().filter(|path| path.is_file()))
         .map(|path| Init::new(&path, None))
