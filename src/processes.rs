@@ -266,9 +266,22 @@ impl Processes {
         }
         let rest = tree::descendants();
         if rest.is_empty() {
-            let _ = sys::kill(-self.group, signal);
+            self.signal_unseen(signal);
         }
         rest.into_iter().for_each(|process| tree::send(process, signal));
+    }
+
+    /// Without /proc: the service's group, and who became a child of the init.
+    fn signal_unseen(&self, signal: c_int) {
+        if !self.no_children && tree::is_blind() {
+            let _ = sys::kill(-self.group, signal);
+            let newest = spawn::newest_pid().unwrap_or(self.group.saturating_add(10_000));
+            for child in tree::children_by_asking(self.group, newest) {
+                if sys::group_of(child) != Ok(self.group) {
+                    let _ = sys::kill(child, signal);
+                }
+            }
+        }
     }
 
     /// Says why there is no service; the exit code for it.
@@ -335,8 +348,10 @@ impl World for Processes {
         let owns = self.owns_namespace(before_restart);
         // Not PID 1 and no child: no descendant, because orphans become children.
         if owns && self.told.is_empty() {
-            if sys::kill(-1, libc::SIGTERM).is_err() {
-                return false;
+            match sys::kill(-1, libc::SIGTERM) {
+                Ok(()) => {}
+                Err(Errno::ESRCH) => return false,
+                Err(_) => tree::send_to_all(libc::SIGTERM, tree::namespace, &mut self.told),
             }
         } else if owns && self.no_children {
             // Who is left came in by `docker exec`, and was told nothing.
@@ -346,8 +361,7 @@ impl World for Processes {
         } else {
             tree::send_to_all(libc::SIGTERM, if owns { tree::namespace } else { tree::descendants }, &mut self.told);
             if self.told.is_empty() {
-                // No /proc: the service's group is what can be reached.
-                let _ = sys::kill(-self.group, libc::SIGTERM);
+                self.signal_unseen(libc::SIGTERM);
             }
         }
         // Who is stopped can't act on TERM.

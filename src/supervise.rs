@@ -51,7 +51,11 @@ impl Signals {
             return result;
         }
         let result = sys::wait_signal(signal::ALL, timeout);
-        if !matches!(result, Ok(_) | Err(Errno::EAGAIN | Errno::EINTR)) {
+        let is_usual = match result {
+            Ok(_) | Err(Errno::EINTR) => true,
+            Err(error) => error == Errno::EAGAIN && timeout.is_some(),
+        };
+        if !is_usual {
             match sys::open_signals(signal::ALL) {
                 Ok(fd) => self.fd = Some(fd),
                 // Neither way to wait for a signal: children can still be looked at.

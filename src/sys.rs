@@ -25,6 +25,16 @@ fn checked(result: c_long) -> Result<c_long, Errno> {
     if result < 0 { Err(Errno::last()) } else { Ok(result) }
 }
 
+/// A call that is made again where a signal interrupted it.
+fn again(mut call: impl FnMut() -> c_long) -> Result<c_long, Errno> {
+    loop {
+        match checked(call()) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
 /// A system call without the C library in between: the init sleeps in one, and the library's page would stay in memory
 /// for it. The result or the negative error, as the kernel has it.
 ///
@@ -50,9 +60,11 @@ unsafe fn direct(number: c_long, arguments: [usize; 4]) -> Result<c_long, Errno>
 }
 
 /// Sets the mask of blocked signals (rt_sigprocmask(2)); bit n-1 is signal n.
-pub fn set_mask(mask: u64) {
+pub fn set_mask(mask: u64) -> Result<(), Errno> {
     // SAFETY: reads 8 bytes of a live integer; no old mask is asked for.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, MASK_SIZE) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, MASK_SIZE) };
+    checked(result).map(drop)
 }
 
 /// Gives a signal its default disposition (rt_sigaction(2)). Refused for KILL and STOP, which have no other.
@@ -137,6 +149,13 @@ pub fn next_ended() -> Option<c_int> {
     (result == 0 && pid > 0).then_some(pid)
 }
 
+/// Whether a process is a child of this one.
+pub fn is_child(pid: c_int) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: plain numbers, and no siginfo is asked for.
+    unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, pid, 0usize, flags, 0usize) == 0 }
+}
+
 /// Takes a child (-1: the next one) that ended (with `stopped`: or stopped), without waiting: `None` where the children
 /// there are run on. Errors: ECHILD where there is no child at all.
 pub fn reap(child: c_int, stopped: bool) -> Result<Option<Changed>, Errno> {
@@ -154,10 +173,17 @@ pub fn reap(child: c_int, stopped: bool) -> Result<Option<Changed>, Errno> {
     }
 }
 
-/// kill(2); signal 0 only asks.
+/// kill(2); signal 0 only asks. Where it is refused for one process, which a filter may do, pidfd_send_signal(2).
 pub fn kill(pid: c_int, signal: c_int) -> Result<(), Errno> {
     // SAFETY: plain numbers.
-    checked(c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)
+    let result = checked(c_long::from(unsafe { libc::kill(pid, signal) })).map(drop);
+    if result.is_ok() || pid <= 0 || signal == 0 {
+        return result;
+    }
+    let reference = open_process(pid).or_else(|_| result.and(Ok(-1)))?;
+    let sent = kill_process(reference, signal);
+    close(reference);
+    sent
 }
 
 /// A reference to a process that can't come to mean another one (pidfd_open(2)).
@@ -203,14 +229,14 @@ pub fn open(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
     let flags = flags | libc::O_CLOEXEC;
     // The raw call, because musl's open sets the flag a second time, for old kernels.
     // SAFETY: the path ends in NUL.
-    checked(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o644) })
+    again(|| unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o644) })
         .map(|fd| fd as c_int)
 }
 
 /// read(2).
 pub fn read(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: writes at most the buffer's length into it.
-    checked(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as c_long).map(|count| count as usize)
+    again(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as c_long).map(|count| count as usize)
 }
 
 /// Entries of an open folder (getdents64(2)), for [`names`]; 0 bytes at the end. std's own way panics when a close fails.

@@ -2,8 +2,6 @@
 
 use std::ffi::{CString, c_int};
 
-use nix::errno::Errno;
-
 use crate::sys;
 
 /// A process: its pid and when it started, which together name it for good.
@@ -113,16 +111,12 @@ pub fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
 
 /// Sends a signal to a process that was found before, if it still is that process.
 pub fn send(process: Process, signal: c_int) {
-    let reference = match sys::open_process(process.pid) {
-        Ok(reference) => Some(reference),
-        // The kernel is older than 5.3, a filter refuses, or there are no descriptors left.
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::EMFILE | Errno::ENFILE | Errno::EINVAL | Errno::ENOMEM) => None,
-        Err(_) => return,
-    };
+    // Refused by an old kernel (before 5.3), a filter, or where there are no descriptors left.
+    let reference = sys::open_process(process.pid).ok();
     // The reference was opened before this look: what it shows is what the reference means.
     if read(process.pid).is_some_and(|now| now.started == process.started) {
         let sent = reference.map(|reference| sys::kill_process(reference, signal));
-        if matches!(sent, None | Some(Err(Errno::ENOSYS | Errno::EPERM))) {
+        if matches!(sent, None | Some(Err(_))) {
             let _ = sys::kill(process.pid, signal);
         }
     }
@@ -135,6 +129,21 @@ pub fn send(process: Process, signal: c_int) {
 pub fn namespace() -> Vec<Process> {
     let own_pid = sys::own_pid();
     all_processes().into_iter().filter(|process| process.pid != own_pid && !process.zombie).collect()
+}
+
+/// Whether /proc does not tell about processes.
+pub fn is_blind() -> bool {
+    let own_pid = sys::own_pid();
+    !all_processes().iter().any(|process| process.pid == own_pid)
+}
+
+/// The children of this process where /proc does not tell: every number that was given out since `first` was is asked
+/// for, up to `newest`. Descendants of theirs become children when they have ended.
+pub fn children_by_asking(first: c_int, newest: c_int) -> impl Iterator<Item = c_int> {
+    // The highest that a 64-bit kernel gives out (proc(5), pid_max), after which it starts anew.
+    const HIGHEST: c_int = 4 << 20;
+    let (end, anew) = if newest < first { (HIGHEST, newest) } else { (newest, 0) };
+    (first..=end).chain(1..=anew).filter(|pid| sys::is_child(*pid))
 }
 
 /// Sends a signal once to every process that `look` finds and that is not in `done`, and to those that appear while it

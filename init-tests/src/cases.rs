@@ -365,7 +365,8 @@ fn nothing_left(init: &Init) -> Verdict {
     check(left.is_empty(), || "a process that called setsid lives on".into())
 }
 
-fn by_arguments(mark: &str) -> Vec<i32> {
+/// The processes `sleep MARK`.
+pub fn by_arguments(mark: &str) -> Vec<i32> {
     let is_meant = |pid: i32| {
         std::fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"sleep\0") && line[6..] == [mark.as_bytes(), b"\0"].concat())

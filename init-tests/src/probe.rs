@@ -163,13 +163,20 @@ fn enter(words: &[String]) {
 }
 
 /// The calls that `enter refuse-NAME` knows.
-const REFUSED: [(&str, libc::c_long); 6] = [
+const REFUSED: [(&str, libc::c_long); 13] = [
     ("setpgid", libc::SYS_setpgid),
     ("setsid", libc::SYS_setsid),
     ("ioctl", libc::SYS_ioctl),
     ("prctl", libc::SYS_prctl),
     ("signalfd", libc::SYS_signalfd4),
     ("rt_sigtimedwait", libc::SYS_rt_sigtimedwait),
+    ("kill", libc::SYS_kill),
+    ("close_range", libc::SYS_close_range),
+    ("chdir", libc::SYS_chdir),
+    ("madvise", libc::SYS_madvise),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("getdents64", libc::SYS_getdents64),
 ];
 
 /// A seccomp filter that answers EPERM to one system call.
