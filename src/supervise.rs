@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Runs nothing and reaps, until TERM or INT: what holds a pod's namespaces.
 pub fn pause() -> c_int {
-    let mut signals = Signals::default();
+    let mut signals = Signals::open();
     sys::let_pages_go();
     loop {
         match signals.next(None) {
@@ -30,39 +30,50 @@ pub fn pause() -> c_int {
     }
 }
 
-/// The way to wait for a signal.
-#[derive(Default)]
-struct Signals {
-    /// The way round where rt_sigtimedwait is refused.
-    fd: Option<c_int>,
+/// The way to wait for a signal. A signalfd, because with it the mask stays to be seen in /proc/PID/status, where an
+/// engine looks before it sends the first signal: rt_sigtimedwait shows no signal as blocked while it waits.
+#[derive(Clone, Copy)]
+enum Signals {
+    Read(c_int),
+    /// The way round where a filter refuses signalfd or the read.
+    Wait,
 }
 
 impl Signals {
-    #[inline(always)]
+    fn open() -> Self {
+        // A signal that is not blocked is not read, but waited for. Once more, because the first time may have failed.
+        let masked = sys::set_mask(signal::ALL);
+        masked.and_then(|()| sys::open_signals(signal::ALL)).map_or(Self::Wait, Self::Read)
+    }
+
     /// The next signal; an error where the time is over first, or a look at the children can't hurt.
+    #[inline(always)]
     fn next(&mut self, timeout: Option<Duration>) -> Result<Arrived, Errno> {
-        if let Some(fd) = self.fd {
-            let result = sys::read_signal(fd, timeout);
-            if !matches!(result, Ok(_) | Err(Errno::EAGAIN | Errno::EINTR)) {
-                sys::close(fd);
-                self.fd = None;
-                std::thread::sleep(LOOK_AGAIN);
-            }
-            return result;
-        }
-        let result = sys::wait_signal(signal::ALL, timeout);
-        let is_usual = match result {
-            Ok(_) | Err(Errno::EINTR) => true,
-            Err(error) => error == Errno::EAGAIN && timeout.is_some(),
+        let result = match *self {
+            Self::Read(fd) => sys::read_signal(fd, timeout),
+            Self::Wait => sys::wait_signal(signal::ALL, timeout),
         };
-        if !is_usual {
-            match sys::open_signals(signal::ALL) {
-                Ok(fd) => self.fd = Some(fd),
-                // Neither way to wait for a signal: children can still be looked at.
-                Err(_) => std::thread::sleep(LOOK_AGAIN),
-            }
+        match result {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if timeout.is_some() => {}
+            Err(_) => self.change_way(),
         }
         result
+    }
+
+    #[cold]
+    fn change_way(&mut self) {
+        match *self {
+            Self::Read(fd) => {
+                sys::close(fd);
+                *self = Self::Wait;
+            }
+            // Neither way to wait for a signal: children can still be looked at.
+            Self::Wait => {
+                std::thread::sleep(LOOK_AGAIN);
+                *self = Self::open();
+            }
+        }
     }
 }
 
@@ -79,7 +90,8 @@ impl Supervisor {
         Self {
             machine: Machine::new(config.rules),
             processes: Processes::new(config, command),
-            signals: Signals::default(),
+            // Until the service is started: what is open by then may be closed.
+            signals: Signals::Wait,
         }
     }
 
@@ -106,6 +118,8 @@ impl Supervisor {
             return code;
         }
         self.let_go();
+        self.signals = Signals::open();
+        sys::let_pages_go();
         loop {
             self.turn();
             if let Some(code) = self.machine.advance(&mut self.processes) {
@@ -133,7 +147,6 @@ impl Supervisor {
             sys::close_range(first, u32::MAX);
             let _ = sys::change_folder(c"/");
         }
-        sys::let_pages_go();
     }
 
     #[inline(always)]

@@ -103,7 +103,7 @@ fn timespec(time: Duration) -> libc::timespec {
     spec
 }
 
-/// A signalfd(2) for the mask: the way round where rt_sigtimedwait is refused.
+/// A signalfd(2) for the mask.
 pub fn open_signals(mask: u64) -> Result<c_int, Errno> {
     // SAFETY: reads the 8 bytes of the mask.
     let result = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, MASK_SIZE, libc::SFD_CLOEXEC) };
@@ -111,22 +111,31 @@ pub fn open_signals(mask: u64) -> Result<c_int, Errno> {
 }
 
 /// Like [`wait_signal`], from a signalfd.
+#[inline(always)]
 pub fn read_signal(fd: c_int, timeout: Option<Duration>) -> Result<Arrived, Errno> {
-    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let limit = timeout.map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as c_int);
-    // SAFETY: one pollfd is given, and lives.
-    if checked(c_long::from(unsafe { libc::poll(&raw mut entry, 1, limit) }))? == 0 {
-        return Err(Errno::EAGAIN);
+    if let Some(timeout) = timeout {
+        wait_readable(fd, timeout)?;
     }
-    // SAFETY: an all-zero signalfd_siginfo is valid, it is plain numbers.
-    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    let size = size_of::<libc::signalfd_siginfo>();
     // SAFETY: writes at most the struct's size into the struct.
-    let read = unsafe { libc::read(fd, (&raw mut info).cast::<c_void>(), size_of::<libc::signalfd_siginfo>()) };
-    checked(read as c_long).map(|_| Arrived {
-        signal: info.ssi_signo as c_int,
-        by_kernel: info.ssi_code > 0,
-        sender: info.ssi_pid as c_int,
-    })
+    let read = unsafe { direct(libc::SYS_read, [fd as usize, info.as_mut_ptr() as usize, size, 0]) }?;
+    if read as usize != size {
+        return Err(Errno::EIO);
+    }
+    // SAFETY: the kernel wrote all of it.
+    let info = unsafe { info.assume_init_ref() };
+    Ok(Arrived { signal: info.ssi_signo as c_int, by_kernel: info.ssi_code > 0, sender: info.ssi_pid as c_int })
+}
+
+/// Waits until there is something to read. Errors: EAGAIN where the time is over.
+fn wait_readable(fd: c_int, time: Duration) -> Result<(), Errno> {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // In whole milliseconds, not less than the time.
+    let limit = time.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as c_int;
+    // SAFETY: one pollfd is given, and lives.
+    let ready = checked(c_long::from(unsafe { libc::poll(&raw mut entry, 1, limit) }))?;
+    if ready == 0 { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
 /// A child that changed its state.

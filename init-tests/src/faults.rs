@@ -43,7 +43,9 @@ const PLAIN: &[Fault] = &[
     fault("close_range", &["EPERM", "ENOSYS", "EMFILE", "ENOMEM", "EINVAL"], &[]),
     fault("chdir", &["EACCES", "EPERM", "ENOENT", "ENOMEM", "EIO", "ELOOP"], &[]),
     fault("madvise", &["EPERM", "EINVAL", "EAGAIN", "ENOMEM", "EACCES"], &[]),
+    fault("signalfd4", &["EPERM", "ENOSYS", "EMFILE", "ENFILE", "ENODEV", "ENOMEM", "EINVAL"], &[]),
     fault("rt_sigtimedwait", &["EPERM", "ENOSYS", "EINTR", "EAGAIN", "EINVAL"], &[]),
+    fault("poll", &["EINTR", "EPERM", "ENOMEM", "EINVAL"], &[]),
     fault("wait4", &["EINTR"], &[]),
     fault("kill", &["EPERM", "ESRCH", "EINVAL"], &[]),
     fault("pidfd_open", &["EPERM", "ENOSYS", "EMFILE", "ENFILE", "ENOMEM", "EINVAL", "ENODEV", "ESRCH"], &[]),
@@ -69,7 +71,6 @@ const ASKED: &[Fault] = &[
     fault("open", &["EACCES", "EMFILE", "ENOENT", "EROFS", "EINTR", "EPERM"], &[125]),
     fault("unlink", &["EACCES", "EROFS", "EPERM"], &[]),
     fault("pwritev2", &["EAGAIN", "EPERM", "ENOSPC", "EIO", "EOPNOTSUPP"], &[]),
-    fault("poll", &["EINTR", "EPERM", "ENOMEM"], &[]),
     fault("write", &["EAGAIN", "EPIPE", "EIO", "ENOSPC", "EPERM"], &[]),
     fault("fstat", &["EPERM", "EBADF"], &[]),
 ];

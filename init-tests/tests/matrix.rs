@@ -19,6 +19,7 @@ fn is_kept(personality: &str, case: &str) -> bool {
     match case {
         "what is left gets TERM and time to finish"
         | "so does what called setsid"
+        | "a program behind a shell gets TERM and time too"
         | "not PID 1: nothing is left behind" => true,
         "not found is 127" | "not executable is 126" => personality != "tini",
         _ => false,
