@@ -12,7 +12,8 @@ pub fn reset_dispositions() {
     }
 }
 
-/// The mask of ignored signals, from /proc/self/status.
+/// The mask of ignored signals, from /proc/self/status. By itself, so that its buffer leaves the stack.
+#[inline(never)]
 fn ignored() -> Option<u64> {
     let fd = sys::open(c"/proc/self/status", libc::O_RDONLY).ok()?;
     // 1.5 kB in practice; what is looked for comes before the long lists of CPUs.

@@ -27,7 +27,13 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     if let Some(first) = options::plain_command(words, environment::entries()) {
         return supervise(Config::default(), argv, first);
     }
-    // SAFETY: as above.
+    with_options(words, argv)
+}
+
+/// By itself, so that the usual case needs no stack for it.
+#[inline(never)]
+fn with_options(words: &[*const c_char], argv: *mut *const c_char) -> c_int {
+    // SAFETY: C's promise for main.
     let args: Vec<&'static OsStr> = words.iter().map(|word| unsafe { sys::text(*word) }).collect();
     match options::read(&args, environment::entries()) {
         Request::Run { config, command, verbose, remarks } => {
