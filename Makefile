@@ -3,7 +3,7 @@
 #   make down    stop the stack; its data stays                   make bench   ratios against the peers, into docs/
 #   make dist    release binaries in dist/, twice the same bytes  make lint    formatting and clippy
 #   make clean   forget what was built here (data stays)
-.PHONY: up down test bench lint dist clean init bench-init fuzz companion runtime-packages test-packages
+.PHONY: up down test bench lint dist clean init bench-init matrix fuzz companion runtime-packages test-packages
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -37,6 +37,12 @@ bench-init: init
 	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace
 	$(CARGO) build --quiet --release --package init-tests
 	$(TARGET)/release/init-tests --bench --write docs/benchmarks.md
+
+# The cases against this init and its peers, into the pages that show them.
+matrix: init
+	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit
+	$(CARGO) build --quiet --release --package init-tests
+	$(TARGET)/release/init-tests --write README.md --write docs/init.md
 
 # Coverage-guided, with any toolchain; SECONDS a parser.
 SECONDS ?= 10

@@ -172,16 +172,14 @@ pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item
 
 /// Reads the arguments (the first is the init's own name) and the environment's entries.
 pub fn read(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr> + Clone) -> Request {
-    match personality(args) {
-        Ok(Some((peer, first))) => {
-            let variable = |name: &str| {
-                environment.clone().find_map(|entry| {
-                    let value = entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-                    Some(OsStr::from_bytes(value))
-                })
-            };
-            personality::read(peer, args, first, variable)
-        }
+    let variable = |name: &str| {
+        environment.clone().find_map(|entry| {
+            let value = entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(OsStr::from_bytes(value))
+        })
+    };
+    match personality(args, variable("INCEPTION_INIT_AS")) {
+        Ok(Some((peer, first))) => personality::read(peer, args, first, variable),
         Ok(None) => read_own(args, environment).unwrap_or_else(refuse),
         Err(message) => refuse(message),
     }
@@ -191,15 +189,19 @@ fn refuse(message: String) -> Request {
     Request::Refuse { message, code: Codes::USUAL.own }
 }
 
-/// The peer to stand in for, by the init's name or by `--as`, and where its arguments begin.
-fn personality(args: &[&'static OsStr]) -> Result<Option<(Peer, usize)>, String> {
+/// The peer to stand in for, by `--as`, the init's name or the variable, and where its arguments begin.
+fn personality(args: &[&'static OsStr], variable: Option<&'static OsStr>) -> Result<Option<(Peer, usize)>, String> {
     let word = |index: usize| args.get(index).copied().unwrap_or_default();
-    let (name, first) = match word(1).as_bytes() {
-        b"--as" => (word(2), 3),
-        bytes => match bytes.strip_prefix(b"--as=") {
-            Some(name) => (OsStr::from_bytes(name), 2),
-            None => return Ok(Peer::named(word(0)).map(|peer| (peer, 1))),
-        },
+    let (name, first) = if word(1) == "--as" {
+        (word(2), 3)
+    } else if let Some(name) = word(1).as_bytes().strip_prefix(b"--as=") {
+        (OsStr::from_bytes(name), 2)
+    } else if let Some(peer) = Peer::named(word(0)) {
+        return Ok(Some((peer, 1)));
+    } else if let Some(name) = variable {
+        (name, 1)
+    } else {
+        return Ok(None);
     };
     let known = "tini, tini-static, docker-init, dumb-init or catatonit is wanted";
     Peer::named(name).map(|peer| Some((peer, first))).ok_or_else(|| format!("--as {}: {known}", name.display()))
@@ -431,6 +433,9 @@ mod tests {
         assert_eq!((config.rules.grace, config.rules.wait_all, verbose), (Duration::from_secs(120), true, 0));
         assert_eq!(run(&["true"], environment).0.rules.grace, Duration::from_secs(3));
         assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRACE=x"]), Request::Refuse { .. }));
+        let stands_in = |words| run(words, &["INCEPTION_INIT_AS=dumb-init"]).0.new_session;
+        assert!(stands_in(&["true"]) && !stands_in(&["--as", "tini", "true"]));
+        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_AS=systemd"]), Request::Refuse { .. }));
         assert_eq!(run(&["true"], &["INCEPTION_INIT_PORT=tcp://192.0.2.1:80"]).1, 1);
     }
 

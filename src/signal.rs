@@ -140,4 +140,36 @@ mod tests {
         assert!(is_forwarded(libc::SIGHUP, true) && is_forwarded(64, false));
         assert!(!is_forwarded(libc::SIGCHLD, false));
     }
+
+    /// The table of docs/init.md says of each signal, 1 to 64, what the code does.
+    #[test]
+    fn the_documented_table_is_true() {
+        let page = include_str!("../docs/init.md");
+        let section = page.split("\n## ").find(|section| section.starts_with("Signals")).unwrap();
+        let rows: Vec<(&str, &str)> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+            .filter(|(signals, _)| *signals != "signal")
+            .collect();
+        let row_of = |signal: c_int| {
+            let names = |row: &&(&str, &str)| row.0.split(", ").any(|word| parse(word) == Some(signal));
+            let named: Vec<_> = rows.iter().filter(names).collect();
+            named
+                .first()
+                .map_or_else(|| rows.iter().find(|row| row.0.starts_with("all others")).unwrap().1, |row| row.1)
+        };
+        for signal in 1..=HIGHEST {
+            let says = row_of(signal);
+            let told = (is_forwarded(signal, false), is_forwarded(signal, true), asks_to_stop(signal, signal));
+            let wanted = match says {
+                says if says.starts_with("the kernel's own") => continue,
+                says if says.starts_with("a child ended") => (false, false, false),
+                says if says.starts_with("forwarded when a process sent them") => (true, false, false),
+                says if says.starts_with("forwarded, and no restart follows") => (true, true, true),
+                says if says.starts_with("forwarded, real-time signals included") => (true, true, false),
+                says => panic!("{signal}: {says}"),
+            };
+            assert_eq!(told, wanted, "{}: {says}", name(signal));
+        }
+    }
 }

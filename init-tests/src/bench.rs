@@ -4,14 +4,10 @@
 
 use std::fmt::Write;
 use std::io::BufRead;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Init, Place, Running, children, eventually, probe_program, start, status_field};
-
-const BEGIN: &str = "<!-- begin: make bench-init -->";
-const END: &str = "<!-- end: make bench-init -->";
 
 /// One line of the table: a figure for each init.
 struct Line {
@@ -98,21 +94,6 @@ fn table(inits: &[Init], lines: &[Line]) -> String {
         };
     }
     text
-}
-
-/// Replaces this program's part of docs/benchmarks.md.
-pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let old = std::fs::read_to_string(path).unwrap_or_else(|_| "# Benchmarks\n".into());
-    let part = format!("{BEGIN}\n{}\n{END}", text.trim());
-    let new = match (old.find(BEGIN), old.find(END)) {
-        (Some(begin), Some(end)) => format!("{}{part}{}", &old[..begin], &old[end + END.len()..]),
-        _ => format!(
-            "{}\n\n## The init\n\nBy `make bench-init`, all in one run; the last column is ours over the best of the peers, less is \
-             better.\n\n{part}\n",
-            old.trim_end()
-        ),
-    };
-    std::fs::write(path, new)
 }
 
 fn size(init: &Init) -> Option<f64> {

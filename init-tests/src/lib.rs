@@ -9,3 +9,4 @@ pub mod notify_cases;
 pub mod place_cases;
 pub mod probe;
 pub mod terminal_cases;
+pub mod written;

@@ -58,5 +58,24 @@ fn ours_passes_all_and_the_peers_fail_where_they_are_known_to() {
         .collect();
     let columns = matrix::run(&inits, "");
     let found: Vec<String> = columns.iter().flat_map(surprises).collect();
-    assert!(found.is_empty(), "{}\n\n{}", found.join("\n"), matrix::show(&columns));
+    assert!(found.is_empty(), "{}\n\n{}", found.join("\n"), matrix::show(&columns).1);
+}
+
+/// The matrix in the pages has every case, and shows for each init what the list of cases says of it.
+#[test]
+fn the_pages_show_these_cases() {
+    for page in ["README.md", "docs/init.md"] {
+        let text =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
+        for case in CASES {
+            let verdict = |peer| match (case.ours_only, case.failed_by.contains(&peer)) {
+                (true, _) => " ",
+                (false, true) => "**no**",
+                (false, false) => "yes",
+            };
+            let [tini, dumb, catatonit] = ["tini", "dumb-init", "catatonit"].map(verdict);
+            let line = format!("| {} | yes | {tini} | {dumb} | {catatonit} |", case.name);
+            assert!(text.contains(&line), "{page} has no line {line}: make matrix");
+        }
+    }
 }
