@@ -71,7 +71,7 @@ pub const CASES: &[Case] = &[
     case("a full stderr stops nothing", full_stderr, &[]),
     case("terminal: Ctrl-C is 130", terminal_cases::interrupt, &[]),
     case("terminal: the service reads", terminal_cases::reads, &[]),
-    case("terminal: Ctrl-Z and fg under a shell", terminal_cases::job_control, &["tini", "catatonit"]),
+    case("terminal: Ctrl-Z and fg under a shell", terminal_cases::job_control, ALL),
     case("terminal: hang-up ends the service", terminal_cases::hang_up, &[]),
     case("terminal: the window's size arrives", terminal_cases::window_size, &[]),
     ours("KILL after --grace, the exit code kept", grace),
