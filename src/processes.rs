@@ -167,6 +167,7 @@ impl Processes {
     }
 
     /// Takes every child that has ended.
+    #[unsafe(link_section = ".text.hot.reap")]
     pub fn reap(&mut self) {
         // Where a shell's job control is about, a service that stopped stops the init too, so that the shell sees it.
         let job = self.has_terminal && self.own_pid != 1 && !self.config.new_session;
