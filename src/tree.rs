@@ -140,9 +140,9 @@ pub fn is_blind() -> bool {
 /// The children of this process where /proc does not tell: every number that was given out since `first` was is asked
 /// for, up to `newest`. Descendants of theirs become children when they have ended.
 pub fn children_by_asking(first: c_int, newest: c_int) -> impl Iterator<Item = c_int> {
-    // The highest that a 64-bit kernel gives out (proc(5), pid_max), after which it starts anew.
-    const HIGHEST: c_int = 4 << 20;
-    let (end, anew) = if newest < first { (HIGHEST, newest) } else { (newest, 0) };
+    // The numbers start anew at one of two places (proc(5), pid_max): small machines have the first.
+    let highest = if first < 1 << 15 { 1 << 15 } else { 1 << 22 };
+    let (end, anew) = if newest < first { (highest, newest) } else { (newest, 0) };
     (first..=end).chain(1..=anew).filter(|pid| sys::is_child(*pid))
 }
 
