@@ -19,7 +19,7 @@ mod unwinder;
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     // Where a filter refuses it, what does not need it still works.
-    let _ = sys::set_mask(signal::ALL);
+    let _ = sys::set_mask(signal::ALL).or_else(|_| sys::set_mask(signal::ALL));
     inherited::reset_dispositions();
     let count = usize::try_from(count).unwrap_or(0);
     // SAFETY: C's promise for main: `count` strings, then NULL, for as long as the process lives.

@@ -28,7 +28,8 @@ const fn fault(call: &'static str, errors: &'static [&'static str], codes: &'sta
 
 /// What the init calls without an option. 125: there was no process to be had, or the service would have been deaf.
 const PLAIN: &[Fault] = &[
-    fault("rt_sigprocmask", &["EPERM", "EINVAL", "EFAULT"], &[125]),
+    // Where signals can't be blocked at all, one that comes while the init does something else ends it as any program.
+    fault("rt_sigprocmask", &["EPERM", "EINVAL", "EFAULT"], &[125, 1000 + libc::SIGUSR1]),
     fault(
         "openat",
         &["EACCES", "EMFILE", "ENFILE", "ENOENT", "ENOTDIR", "ELOOP", "EPERM", "EINTR", "ENOMEM", "ENXIO", "EIO"],
