@@ -18,13 +18,17 @@ up: runtime-packages init companion
 down: companion
 	$(INCEPTION) down --file Dockerfiles/compose.yaml
 
-test: runtime-packages test-packages init companion
-	$(CARGO) test --release --workspace
+# The init as it ships; the companion with debug assertions, in half of the time that a release build takes.
+test: runtime-packages test-packages init
+	$(CARGO) test --workspace
 
 lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	shellcheck scripts/need scripts/build-init .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	shellcheck scripts/need scripts/build-init scripts/build-dist .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
+
+dist: init
+	scripts/build-dist
 
 clean:
 	$(CARGO) clean
@@ -32,6 +36,11 @@ clean:
 
 init:
 	scripts/build-init
+
+# Nothing else should run meanwhile: some 15 minutes.
+bench: runtime-packages test-packages init bench-init
+	@scripts/need /usr/sbin/apt-cacher-ng=apt-cacher-ng
+	$(CARGO) bench --package inception
 
 bench-init: init
 	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace

@@ -7,7 +7,7 @@ use std::{fmt, io, path::Path};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object of the engine that does not exist. Docker's own wording: clients look for it.
-    #[error("No such {kind}: {name}")]
+    #[error("{}", not_found(kind, name))]
     NotFound { kind: &'static str, name: String },
     /// The request is understood and refused: a bad name, option, file or archive.
     #[error("{0}")]
@@ -61,6 +61,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Invalid(_) => 2,
+            Error::Runtime { code, .. } => u8::try_from(*code).unwrap_or(1),
             _ => 1,
         }
     }
@@ -73,6 +74,15 @@ impl Error {
     /// Shorthand for [`Error::NotFound`].
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         Error::NotFound { kind, name: name.into() }
+    }
+}
+
+fn not_found(kind: &str, name: &str) -> String {
+    match kind {
+        "network" => format!("network {name} not found"),
+        "volume" => format!("get {name}: no such volume"),
+        "plugin" => format!("plugin \"{name}\" not found"),
+        _ => format!("No such {kind}: {name}"),
     }
 }
 

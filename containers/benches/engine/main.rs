@@ -1,6 +1,7 @@
 //! `make bench`: this engine beside dockerd and podman from Debian, in one run, interleaved. Prints ratios and writes
-//! them to docs/benchmarks.md between its markers. Arguments select parts by name: run, stack, build, memory.
+//! them to docs/benchmarks.md between its markers. Arguments select parts by name: run, stack, memory.
 
+mod build;
 #[path = "../../tests/e2e/harness.rs"]
 mod harness;
 mod memory;
@@ -8,6 +9,7 @@ mod memory;
 mod peers;
 mod report;
 mod run;
+#[path = "../../tests/stack/stack.rs"]
 mod stack;
 
 use report::Report;
@@ -22,8 +24,8 @@ fn main() {
     if wanted("memory") {
         memory::measure(&mut report);
     }
-    if wanted("stack") || wanted("build") {
-        stack::measure(&mut report);
+    if wanted("stack") {
+        build::measure(&mut report);
     }
     print!("{}", report.text());
     if chosen.is_empty() {

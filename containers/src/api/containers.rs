@@ -49,12 +49,15 @@ struct ListQuery {
     #[serde(default, deserialize_with = "super::flag")]
     all: bool,
     limit: Option<i64>,
+    #[serde(default, deserialize_with = "super::flag")]
+    size: bool,
     filters: Option<String>,
 }
 
 async fn list(State(engine): Shared, Query(query): Query<ListQuery>) -> Result<Json<Vec<models::ContainerSummary>>> {
     let options = ListOptions {
         all: query.all,
+        size: query.size,
         limit: query.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
         filters: Filters::parse(query.filters.as_deref(), &FILTERS)?,
     };
@@ -74,6 +77,7 @@ async fn create(State(engine): Shared, Query(query): Query<CreateQuery>, body: B
             return Err(Error::NotImplemented(format!("--platform {platform}: this engine runs {own}")));
         }
     }
+    check_words(&body)?;
     let body: models::ContainerCreateBody = super::json(&body)?;
     let (config, host_config, networking) = split(body);
     let request = Create {
@@ -82,9 +86,34 @@ async fn create(State(engine): Shared, Query(query): Query<CreateQuery>, body: B
         host_config: host_config.unwrap_or_default(),
         networking: networking.unwrap_or_default(),
     };
+    let host = &request.host_config;
+    let publishes = host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
+    let warnings = match host.network_mode.as_deref() {
+        Some("host") if publishes => vec!["Published ports are discarded when using host network mode".into()],
+        _ => Vec::new(),
+    };
     let container = blocking(move || engine.create_container(request)).await?;
-    let answer = models::ContainerCreateResponse { id: container.id.clone(), warnings: Vec::new() };
+    let answer = models::ContainerCreateResponse { id: container.id.clone(), warnings };
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Before the body is read as a whole, where a word that does not exist would be an error of JSON.
+fn check_words(body: &[u8]) -> Result<()> {
+    let body: serde_json::Value = super::json(body)?;
+    for mount in body["HostConfig"]["Mounts"].as_array().into_iter().flatten() {
+        match mount["Type"].as_str() {
+            None | Some("bind" | "volume" | "tmpfs" | "image" | "npipe" | "cluster") => {}
+            Some(other) => {
+                return Err(Error::Invalid(format!("invalid mount config for type \"{other}\": mount type unknown")));
+            }
+        }
+    }
+    match body["HostConfig"]["RestartPolicy"]["Name"].as_str() {
+        None | Some("" | "no" | "always" | "on-failure" | "unless-stopped") => Ok(()),
+        Some(other) => Err(Error::Invalid(format!(
+            "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        ))),
+    }
 }
 
 fn split(
@@ -119,9 +148,28 @@ fn split(
     (config, body.host_config, body.networking_config)
 }
 
-async fn inspect(State(engine): Shared, Path(id): Path<String>) -> Result<Json<models::ContainerInspectResponse>> {
+#[derive(Deserialize)]
+struct InspectQuery {
+    #[serde(default, deserialize_with = "super::flag")]
+    size: bool,
+}
+
+async fn inspect(
+    State(engine): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<InspectQuery>,
+) -> Result<Json<serde_json::Value>> {
     let container = engine.containers.get(&id)?;
-    blocking(move || Ok(engine.inspect_container(&container))).await.map(Json)
+    let answer = blocking(move || Ok(engine.inspect_container(&container, query.size))).await?;
+    let mut answer = serde_json::to_value(answer).map_err(|error| Error::Failed(format!("encode: {error}")))?;
+    // Fields of the default bridge's endpoint stand beside the networks, too; the API's types have them no more, and
+    // scripts read them.
+    let endpoint = answer["NetworkSettings"]["Networks"]["bridge"].clone();
+    for name in ["EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "MacAddress"] {
+        let empty = if name == "IPPrefixLen" { serde_json::json!(0) } else { serde_json::json!("") };
+        answer["NetworkSettings"][name] = endpoint.get(name).cloned().filter(|it| !it.is_null()).unwrap_or(empty);
+    }
+    Ok(Json(answer))
 }
 
 async fn start(State(engine): Shared, Path(id): Path<String>) -> Result<StatusCode> {
@@ -198,12 +246,13 @@ async fn wait(State(engine): Shared, Path(id): Path<String>, Query(query): Query
         let already = condition != "next-exit"
             && condition != "removed"
             && !matches!(container.record().state.status, Status::Running | Status::Restarting);
+        let removed = condition == "removed";
         if !already {
-            let removed = condition == "removed";
             let _ = changes.wait_for(|now| now.removed || (!removed && now.exits > before.exits)).await;
         }
         let state = container.record().state.clone();
-        let error = Some(state.error).filter(|error| !error.is_empty());
+        // Who waits for the removal hears of a failed start from the start.
+        let error = Some(state.error).filter(|error| !error.is_empty() && !removed);
         let body = models::ContainerWaitResponse {
             status_code: i64::from(state.exit_code),
             error: error.map(|message| models::ContainerWaitExitError { message: Some(message) }),
@@ -225,6 +274,8 @@ async fn rename(State(engine): Shared, Path(id): Path<String>, Query(query): Que
     let inner = Arc::clone(&engine);
     let renamed = Arc::clone(&container);
     blocking(move || inner.containers.rename(&renamed, &query.name)).await?;
+    let name = container.record().name.clone();
+    engine.networks.rename(&container.id, &old, &name).await?;
     engine.tell(&container, "rename", &[("oldName", format!("/{old}"))]);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -265,7 +316,7 @@ async fn attach(
     let tty = container.record().config.tty.unwrap_or(false);
     let stream = container.attach(query.stdin, query.stdout, query.stderr).await?;
     engine.tell(&container, "attach", &[]);
-    hijack::hijack(request, tty, stream)
+    hijack::hijack(request, tty, stream, std::future::ready(()))
 }
 
 #[derive(Deserialize)]

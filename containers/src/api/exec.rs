@@ -1,7 +1,10 @@
 //! Routes: exec sessions.
 
 use super::{containers::ResizeQuery, hijack};
-use crate::{engine::Engine, error::Result};
+use crate::{
+    engine::Engine,
+    error::{Error, Result},
+};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -27,7 +30,8 @@ type Shared = State<Arc<Engine>>;
 async fn create(State(engine): Shared, Path(id): Path<String>, body: Bytes) -> Result<Response> {
     let container = engine.containers.get(&id)?;
     let session = engine.create_exec(&container, super::json(&body)?)?;
-    Ok((StatusCode::CREATED, Json(models::IdResponse { id: session.id.clone() })).into_response())
+    // Not bollard-stubs' IdResponse, which writes a small "id" and then does not read it.
+    Ok((StatusCode::CREATED, Json(serde_json::json!({ "Id": session.id }))).into_response())
 }
 
 async fn start(State(engine): Shared, Path(id): Path<String>, request: Request) -> Result<Response> {
@@ -41,9 +45,17 @@ async fn start(State(engine): Shared, Path(id): Path<String>, request: Request) 
         engine.start_exec(&session, false).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    let (sender, receiver) = oneshot::channel();
     let tty = session.request.tty.unwrap_or(false);
-    let running = engine.start_exec(&session, true).await?;
+    let request = Request::from_parts(parts, axum::body::Body::empty());
+    let running = match engine.start_exec(&session, true).await {
+        Ok(running) => running,
+        // Clients read what went wrong from the stream, and the exit code (126, 127) from the session.
+        Err(error @ Error::Runtime { .. }) | Err(error @ Error::Invalid(_)) => {
+            return hijack::tell(request, tty, &error.to_string());
+        }
+        Err(error) => return Err(error),
+    };
+    let (sender, receiver) = oneshot::channel();
     if let Some(stream) = running.stream {
         let _ = sender.send(stream);
     }
@@ -53,7 +65,9 @@ async fn start(State(engine): Shared, Path(id): Path<String>, request: Request) 
     {
         shim.resize(*height as u16, *width as u16).await?;
     }
-    hijack::hijack(Request::from_parts(parts, axum::body::Body::empty()), tty, receiver)
+    // The client asks for the exit code once its stream has ended: it must be known by then.
+    let ended = running.ended;
+    hijack::hijack(request, tty, receiver, async move { drop(ended.await) })
 }
 
 async fn resize(State(engine): Shared, Path(id): Path<String>, Query(query): Query<ResizeQuery>) -> Result<StatusCode> {

@@ -20,11 +20,15 @@ pub fn content_type(tty: bool) -> &'static str {
     if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
 }
 
-/// Answers 101 and connects the client to the shim's stream once there is one.
-pub fn hijack(mut request: Request, tty: bool, stream: oneshot::Receiver<UnixStream>) -> Result<Response> {
-    if !request.headers().contains_key(header::UPGRADE) {
-        return Err(Error::Invalid("this request needs the headers Connection: Upgrade and Upgrade: tcp".into()));
-    }
+/// Answers 101 and connects the client to the shim's stream once there is one. After its end the connection stays open
+/// until `ended`.
+pub fn hijack(
+    mut request: Request,
+    tty: bool,
+    stream: oneshot::Receiver<UnixStream>,
+    ended: impl Future<Output = ()> + Send + 'static,
+) -> Result<Response> {
+    check(&request)?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
@@ -45,9 +49,42 @@ pub fn hijack(mut request: Request, tty: bool, stream: oneshot::Receiver<UnixStr
             _ = copy(&mut from_shim, &mut to_client) => {}
             () = input => {}
         }
+        ended.await;
         let _ = to_client.shutdown().await;
     });
+    Ok(switching(tty))
+}
+
+/// Answers 101, writes a text to the client's stderr (to its terminal, where it has one) and ends.
+pub fn tell(mut request: Request, tty: bool, text: &str) -> Result<Response> {
+    check(&request)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let line = format!("{text}\r\n");
+    let mut bytes = Vec::new();
+    if !tty {
+        bytes.extend([2, 0, 0, 0]);
+        bytes.extend((line.len() as u32).to_be_bytes());
+    }
+    bytes.extend(line.into_bytes());
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let mut client = TokioIo::new(upgraded);
+            let _ = client.write_all(&bytes).await;
+            let _ = client.shutdown().await;
+        }
+    });
+    Ok(switching(tty))
+}
+
+fn check(request: &Request) -> Result<()> {
+    if request.headers().contains_key(header::UPGRADE) {
+        return Ok(());
+    }
+    Err(Error::Invalid("this request needs the headers Connection: Upgrade and Upgrade: tcp".into()))
+}
+
+fn switching(tty: bool) -> Response {
     let headers =
         [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp"), (header::CONTENT_TYPE, content_type(tty))];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
 }

@@ -144,7 +144,7 @@ pub fn timestamp(text: Option<&str>) -> Result<Option<DateTime<Utc>>> {
     }
     let bad = || Error::Invalid(format!("invalid time: {text:?}"));
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanoseconds = format!("{fraction:0<9}")[..9].parse().map_err(|_| bad())?;
+    let nanoseconds = format!("{fraction:0<9}").get(..9).ok_or_else(bad)?.parse().map_err(|_| bad())?;
     let seconds = seconds.parse().map_err(|_| bad())?;
     DateTime::from_timestamp(seconds, nanoseconds).map(Some).ok_or_else(bad)
 }

@@ -1,22 +1,26 @@
 //! Routes that tell of the engine itself: `_ping`, `version`, `info`.
 
 use super::{API_VERSION, MIN_API_VERSION};
-use crate::engine::Engine;
+use crate::{engine::Engine, error::Error};
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     routing::get,
 };
 use bollard_stubs::models;
 use nix::{sys::sysinfo::sysinfo, sys::utsname::uname};
-use std::{collections::HashMap, fs, sync::Arc};
+use std::{fs, sync::Arc};
 
 /// The engine's version: the crate's.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub fn routes() -> Router<Arc<Engine>> {
-    Router::new().route("/_ping", get(ping)).route("/version", get(version)).route("/info", get(info))
+    Router::new()
+        .route("/_ping", get(ping))
+        .route("/version", get(version))
+        .route("/info", get(info))
+        .route("/plugins/{name}/json", get(plugin))
 }
 
 /// HEAD too: axum answers it with GET's headers. Clients read the version to negotiate from here.
@@ -39,8 +43,8 @@ async fn version(State(engine): State<Arc<Engine>>) -> Json<models::SystemVersio
     Json(models::SystemVersion {
         platform: Some(models::SystemVersionPlatform { name: "Inception".into() }),
         components: Some(vec![
-            component("Engine", VERSION),
-            component(runtime, &runtime_version(&engine, runtime).await),
+            component("Engine", VERSION, &details()),
+            component(runtime, &runtime_version(&engine, runtime).await, &[]),
         ]),
         version: Some(VERSION.into()),
         api_version: Some(API_VERSION.into()),
@@ -52,8 +56,26 @@ async fn version(State(engine): State<Arc<Engine>>) -> Json<models::SystemVersio
     })
 }
 
-fn component(name: &str, version: &str) -> models::SystemVersionComponents {
-    models::SystemVersionComponents { name: name.into(), version: version.into(), details: Some(HashMap::new()) }
+fn component(name: &str, version: &str, details: &[(&str, String)]) -> models::SystemVersionComponents {
+    let details = details.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    models::SystemVersionComponents { name: name.into(), version: version.into(), details: Some(details) }
+}
+
+/// What `docker version` shows of the engine: it reads these and not the answer's own fields.
+fn details() -> [(&'static str, String); 6] {
+    [
+        ("ApiVersion", API_VERSION.into()),
+        ("MinAPIVersion", MIN_API_VERSION.into()),
+        ("Os", "linux".into()),
+        ("Arch", architecture().into()),
+        ("KernelVersion", kernel().unwrap_or_default()),
+        ("Experimental", "false".into()),
+    ]
+}
+
+/// There are no plugins. Answered because `docker inspect NAME` asks for one when nothing else has the name.
+async fn plugin(Path(name): Path<String>) -> Error {
+    Error::not_found("plugin", name)
 }
 
 /// The first line of `runc --version`, its name taken off.
@@ -139,6 +161,10 @@ async fn info(State(engine): State<Arc<Engine>>) -> Json<models::SystemInfo> {
                 })
                 .collect(),
         ),
+        swarm: Some(models::SwarmInfo {
+            local_node_state: Some(models::LocalNodeState::INACTIVE),
+            ..Default::default()
+        }),
         warnings: Some(Vec::new()),
         ..Default::default()
     })

@@ -38,7 +38,7 @@ async fn list(
     let volumes = blocking(move || engine.volumes.list()).await?;
     let volumes = volumes
         .into_iter()
-        .filter(|volume| dangling.is_none_or(|dangling| dangling != used.contains(&volume.name)))
+        .filter(|volume| dangling.is_none_or(|dangling| dangling != used.iter().any(|(name, _)| *name == volume.name)))
         .filter(|volume| filters.any("name", |name| volume.name.contains(name)))
         .filter(|volume| filters.any("driver", |driver| volume.driver == driver))
         .filter(|volume| filters.labels(&volume.labels))
@@ -91,7 +91,7 @@ async fn prune(
         let mut deleted = Vec::new();
         for volume in inner.volumes.list()? {
             let wanted = (all || inner.volumes.is_anonymous(&volume.name)) && filters.labels(&volume.labels);
-            if wanted && !used.contains(&volume.name) && inner.volumes.remove(&volume.name, false, &used).is_ok() {
+            if wanted && inner.volumes.remove(&volume.name, false, &used).is_ok() {
                 deleted.push(volume.name);
             }
         }

@@ -1,124 +1,234 @@
-//! What argh does not take and users type all the same: `-it`, `--tail=5`, `-p8080:80`.
+//! From what people type to what argh takes: `-it`, `--tail=5`, `-p8080:80`, options behind the positionals, and the
+//! project's options behind the command. The table of options is argh's own.
 
 use crate::error::{Error, Result};
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 use std::ffi::OsString;
 
-/// Options that stand alone; every other one-letter option takes a value, written against it or after it.
-const FLAGS: &str = "aditqfDhPlV";
+/// A command line as argh takes it: the program's options, the commands, the last command's options, `--`, positionals.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// The command and its subcommand.
+    pub commands: Vec<String>,
+    front: Vec<String>,
+    options: Vec<String>,
+    positionals: Vec<String>,
+    help: bool,
+}
 
-/// Commands whose arguments after the first positional belong to a program and are left as they are.
-const GREEDY: [&str; 2] = ["run", "exec"];
-
-/// Splits clusters of one-letter flags (`-it`), one-letter options with their value against them (`-p80:80`) and
-/// `--name=value`, up to `--` and, for `run` and `exec`, up to the first positional.
-pub fn normalise(args: Vec<OsString>) -> Result<Vec<String>> {
-    let mut words = Vec::new();
-    let mut rest = args.into_iter().map(|arg| {
-        arg.into_string().map_err(|arg| Error::Invalid(format!("not valid UTF-8: {}", arg.to_string_lossy())))
-    });
-    let mut command: Option<String> = None;
-    while let Some(word) = rest.next() {
-        let word = word?;
-        if word == "--" {
-            words.push(word);
-            break;
-        }
-        if let Some(long) = word.strip_prefix("--") {
-            match long.split_once('=') {
-                Some((name, value)) => words.extend([format!("--{name}"), value.to_string()]),
-                None => {
-                    let takes_value = command
-                        .as_deref()
-                        .is_some_and(|command| GREEDY.contains(&command) && !LONG_FLAGS.contains(&long));
-                    words.push(word);
-                    if takes_value && let Some(value) = rest.next() {
-                        words.push(value?);
-                    }
+impl Line {
+    /// Reads `args` (without the program's name) by the table `program`. In `line` is what was understood, also where
+    /// the result is an error.
+    pub fn read(line: &mut Line, args: Vec<OsString>, program: &CommandInfoWithArgs) -> Result<()> {
+        let mut rest = args.into_iter().map(|arg| {
+            arg.into_string().map_err(|arg| Error::Invalid(format!("not valid UTF-8: {}", arg.to_string_lossy())))
+        });
+        let mut levels = vec![program];
+        while let Some(word) = rest.next() {
+            let word = word?;
+            let command = levels[levels.len() - 1];
+            if word == "--" {
+                line.positionals.extend(rest.collect::<Result<Vec<_>>>()?);
+                break;
+            } else if word.len() > 1 && word.starts_with('-') {
+                line.option(&word, &levels, &mut rest)?;
+            } else if let Some(next) = command.commands.iter().find(|next| next.name == word) {
+                levels.push(&next.command);
+                line.commands.push(word);
+            } else if levels.len() == 1 && word == "help" {
+                line.help = true;
+            } else if !command.commands.is_empty() {
+                let known: Vec<&str> = command.commands.iter().map(|next| next.name).collect();
+                return Err(Error::invalid(format!(
+                    "`{}` has no command {word:?}; {}",
+                    line.named(),
+                    nearest(&word, &known).unwrap_or_else(|| format!("there are {}", known.join(", ")))
+                )));
+            } else {
+                line.positionals.push(word);
+                // What follows belongs to the program that is run.
+                if is_greedy(command) {
+                    line.positionals.extend(rest.collect::<Result<Vec<_>>>()?);
+                    break;
                 }
             }
-        } else if word.len() > 1 && word.starts_with('-') {
-            for (at, letter) in word[1..].char_indices() {
-                words.push(format!("-{letter}"));
-                if FLAGS.contains(letter) {
+        }
+        Ok(())
+    }
+
+    /// The words for argh.
+    pub fn words(&self) -> Vec<&str> {
+        let front = self.front.iter().chain(&self.commands).map(String::as_str);
+        match (self.help, self.positionals.is_empty()) {
+            (true, _) => self.commands.iter().map(String::as_str).chain(["--help"]).collect(),
+            (false, true) => front.chain(self.options.iter().map(String::as_str)).collect(),
+            (false, false) => front
+                .chain(self.options.iter().map(String::as_str))
+                .chain(["--"])
+                .chain(self.positionals.iter().map(String::as_str))
+                .collect(),
+        }
+    }
+
+    /// `inception volume ls`
+    pub fn named(&self) -> String {
+        std::iter::once("inception").chain(self.commands.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// One word that begins with a dash, with its value.
+    fn option(
+        &mut self,
+        word: &str,
+        levels: &[&CommandInfoWithArgs],
+        rest: &mut impl Iterator<Item = Result<String>>,
+    ) -> Result<()> {
+        if let Some(long) = word.strip_prefix("--") {
+            let (name, value) = match long.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (long, None),
+            };
+            let name = format!("--{name}");
+            return match self.find(levels, &|flag| flag.long == name) {
+                Some(found) => self.take(&name, found, value, rest),
+                None => Err(self.unknown(&name, levels)),
+            };
+        }
+        let mut letters = word[1..].char_indices();
+        while let Some((at, letter)) = letters.next() {
+            let name = format!("-{letter}");
+            let Some(found) = self.find(levels, &|flag| flag.short == Some(letter)) else {
+                if letter == 'h' {
+                    self.help = true;
                     continue;
                 }
-                let value = word[1..][at + letter.len_utf8()..].to_string();
-                if !value.is_empty() {
-                    words.push(value.strip_prefix('=').unwrap_or(&value).to_string());
-                } else if command.as_deref().is_some_and(|command| GREEDY.contains(&command))
-                    && let Some(value) = rest.next()
-                {
-                    words.push(value?);
-                }
-                break;
-            }
-        } else {
-            // The program's name, then the command, then positionals.
-            let positional = words.len() > 1 && command.is_some();
-            if words.len() > 1
-                && words.last().is_some_and(|last| super::project::takes_value(last))
-                && command.is_none()
-            {
-                words.push(word);
+                return Err(self.unknown(&name, levels));
+            };
+            if matches!(found.0.kind, FlagInfoKind::Switch) {
+                self.take(&name, found, None, rest)?;
                 continue;
             }
-            if !words.is_empty() && command.is_none() {
-                command = Some(word.clone());
-            }
-            words.push(word);
-            if positional && command.as_deref().is_some_and(|command| GREEDY.contains(&command)) {
-                break;
-            }
+            let value = &word[1 + at + letter.len_utf8()..];
+            let value = value.strip_prefix('=').unwrap_or(value);
+            return self.take(&name, found, (!value.is_empty()).then(|| value.to_owned()), rest);
         }
+        Ok(())
     }
-    for word in rest {
-        words.push(word?);
+
+    /// The option, and whether it is the program's. A command's own options come first.
+    fn find<'a>(
+        &self,
+        levels: &[&'a CommandInfoWithArgs],
+        is_it: &dyn Fn(&FlagInfo) -> bool,
+    ) -> Option<(&'a FlagInfo<'a>, bool)> {
+        let (command, program) = (levels[levels.len() - 1], levels[0]);
+        let of = |info: &'a CommandInfoWithArgs| info.flags.iter().find(|flag| is_it(flag));
+        of(command).map(|flag| (flag, levels.len() == 1)).or_else(|| of(program).map(|flag| (flag, true)))
     }
-    Ok(words)
+
+    fn take(
+        &mut self,
+        name: &str,
+        (flag, is_program): (&FlagInfo, bool),
+        value: Option<String>,
+        rest: &mut impl Iterator<Item = Result<String>>,
+    ) -> Result<()> {
+        if flag.long == "--help" {
+            self.help = true;
+            return Ok(());
+        }
+        let words = match (&flag.kind, value.as_deref()) {
+            (FlagInfoKind::Switch, None | Some("true")) => vec![name.to_owned()],
+            (FlagInfoKind::Switch, Some("false")) => Vec::new(),
+            (FlagInfoKind::Switch, Some(other)) => {
+                return Err(Error::invalid(format!("{name}={other}: {name} takes no value")));
+            }
+            (FlagInfoKind::Option { .. }, _) => {
+                let value = match value {
+                    Some(value) => Some(value),
+                    None => rest.next().transpose()?,
+                };
+                let value = value
+                    .ok_or_else(|| Error::invalid(format!("{name} needs a value; see `{} --help`", self.named())))?;
+                vec![name.to_owned(), value]
+            }
+        };
+        if is_program { &mut self.front } else { &mut self.options }.extend(words);
+        Ok(())
+    }
+
+    fn unknown(&self, name: &str, levels: &[&CommandInfoWithArgs]) -> Error {
+        let known: Vec<&str> = levels[levels.len() - 1].flags.iter().chain(levels[0].flags).map(|f| f.long).collect();
+        let hint = if name.starts_with("--") { nearest(name, &known) } else { None };
+        Error::invalid(format!(
+            "`{}` has no option {name}; {}",
+            self.named(),
+            hint.unwrap_or_else(|| format!("see `{} --help`", self.named()))
+        ))
+    }
 }
 
-/// Whether an option of `run` or `exec`, split already, stands alone.
-pub fn is_flag(word: &str) -> bool {
-    match word.strip_prefix("--") {
-        Some(long) => LONG_FLAGS.contains(&long),
-        None => word[1..].chars().all(|letter| FLAGS.contains(letter)),
-    }
+fn is_greedy(command: &CommandInfoWithArgs) -> bool {
+    command.positionals.last().is_some_and(|last| last.optionality == Optionality::Greedy)
 }
 
-/// The flags of `run` and `exec` that take no value.
-const LONG_FLAGS: [&str; 14] = [
-    "detach",
-    "interactive",
-    "tty",
-    "rm",
-    "init",
-    "read-only",
-    "privileged",
-    "help",
-    "build",
-    "no-deps",
-    "no-tty",
-    "quiet",
-    "service-ports",
-    "json",
-];
+/// "did you mean …?", where something is near.
+pub fn nearest(name: &str, known: &[&str]) -> Option<String> {
+    let (distance, other) =
+        known.iter().map(|other| (strsim::damerau_levenshtein(name, other), other)).min_by_key(|(near, _)| *near)?;
+    (distance <= 1 + other.len().min(name.len()) / 4).then(|| format!("did you mean {other}?"))
+}
 
 #[cfg(test)]
 mod tests {
-    use super::normalise;
+    use super::{super::table, Line};
 
-    fn split(line: &str) -> Vec<String> {
-        normalise(line.split(' ').map(Into::into).collect()).unwrap()
+    fn split(text: &str) -> Result<String, String> {
+        let mut line = Line::default();
+        Line::read(&mut line, text.split(' ').map(Into::into).collect(), &table())
+            .map_err(|error| error.to_string())?;
+        Ok(line.words().join(" "))
     }
 
     #[test]
-    fn clusters_and_values() {
-        assert_eq!(split("i run -it --rm IMAGE ls -la --x=y"), split("i run -i -t --rm IMAGE ls -la --x=y"));
-        assert_eq!(split("i run -it --rm IMAGE ls -la --x=y").last().unwrap(), "--x=y");
-        assert_eq!(split("i run -p80:80 -eA=b I"), ["i", "run", "-p", "80:80", "-e", "A=b", "I"]);
-        assert_eq!(split("i run -e A=b I -la"), ["i", "run", "-e", "A=b", "I", "-la"]);
-        assert_eq!(split("i run --name x I -la"), ["i", "run", "--name", "x", "I", "-la"]);
-        assert_eq!(split("i logs --tail=5 -f web"), ["i", "logs", "--tail", "5", "-f", "web"]);
-        assert_eq!(split("i -H unix:///x run -i I -la"), ["i", "-H", "unix:///x", "run", "-i", "I", "-la"]);
+    fn what_people_type_becomes_what_argh_takes() {
+        for (text, expected) in [
+            ("run -it --rm IMAGE ls -la --x=y -- z", "run -i -t --rm -- IMAGE ls -la --x=y -- z"),
+            ("run -p80:80 -eA=b I", "run -p 80:80 -e A=b -- I"),
+            ("run -e A=b I -la", "run -e A=b -- I -la"),
+            ("run --rm=true --init=false --name=x I", "run --rm --name x -- I"),
+            ("run -h web I", "run -h web -- I"),
+            ("logs --tail=5 -f web", "logs --tail 5 -f -- web"),
+            ("down -t5", "down -t 5"),
+            // The project's options stand anywhere; a command's own of the same name come first.
+            ("up -d --file c.yaml web", "--file c.yaml up -d -- web"),
+            ("-p x up -f c", "-p x -f c up"),
+            ("logs -f web --profile p", "--profile p logs -f -- web"),
+            ("-H unix:///x run -i I -la", "-H unix:///x run -i -- I -la"),
+            ("run -p 80:80 --host unix:///x I --file y", "--host unix:///x run -p 80:80 -- I --file y"),
+            ("daemon --host unix:///x", "daemon --host unix:///x"),
+            ("exec -it web sh -c --file", "exec -i -t -- web sh -c --file"),
+            ("stop -- -x", "stop -- -x"),
+            ("volume ls -q", "volume ls -q"),
+            ("rm web -f", "rm -f -- web"),
+            ("help volume ls", "volume ls --help"),
+            ("up -h", "up --help"),
+        ] {
+            assert_eq!(split(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_say_what_was_meant() {
+        for (text, expected) in [
+            ("up --detatch", "`inception up` has no option --detatch; did you mean --detach?"),
+            ("up -z", "`inception up` has no option -z; see `inception up --help`"),
+            ("stat", "`inception` has no command \"stat\"; did you mean start?"),
+            ("volume create --lable", "did you mean --label?"),
+            ("logs --tail", "--tail needs a value"),
+            ("run --rm=maybe I", "--rm takes no value"),
+        ] {
+            let error = split(text).unwrap_err();
+            assert!(error.contains(expected), "{error}\nexpected: {expected}");
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{Globals, output, project};
 use crate::error::{Error, Result};
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 
 /// Check the Compose file, and print it with every file merged and every variable replaced. Secrets are shown by their
 /// path alone.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "config", example = "inception config\ninception config --quiet && echo fine")]
 pub struct Config {
     /// only check

@@ -1,12 +1,12 @@
 //! `inception daemon`: the embedded engine.
 
-use super::{Globals, connect::DEFAULT_SOCKET};
+use super::{Globals, block_on, connect::DEFAULT_SOCKET};
 use crate::{
     api,
     engine::{Engine, config::Config},
     error::{Context, Error, Result},
 };
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use ipnet::Ipv4Net;
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -32,7 +32,7 @@ use tokio::{
 
 /// Serve the Docker Engine API on a unix socket. Options are dockerd's. Containers live on when the daemon ends, and
 /// a daemon that comes back finds them.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "daemon",
@@ -70,6 +70,10 @@ pub struct Daemon {
     /// go to the background once the socket answers; the log's path is printed
     #[argh(switch)]
     detach: bool,
+    /// remove what the engine of these folders has made on this machine (bridges, firewall table, cgroup) and end; no
+    /// container may run. What is in the folders stays
+    #[argh(switch)]
+    teardown: bool,
     /// more in the log
     #[argh(switch, short = 'D')]
     debug: bool,
@@ -86,8 +90,13 @@ impl Daemon {
                 "the embedded engine needs root (namespaces, mounts, networks): run it with sudo, or set DOCKER_HOST to an engine that you may use".into(),
             ));
         }
-        let detach = self.detach;
+        let (detach, teardown) = (self.detach, self.teardown);
         let config = self.config(globals)?;
+        if teardown {
+            let _lock = lock(&config)?;
+            block_on(crate::engine::tear_down(&config))?;
+            return Ok(0);
+        }
         if detach {
             return start_in_background(&config);
         }

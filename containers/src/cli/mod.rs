@@ -1,13 +1,25 @@
 //! The command line: one file a command. Every command but `daemon` is a client of the Docker Engine API.
 
 mod arguments;
+mod completion;
 mod config;
 mod connect;
 mod daemon;
+mod exec;
+mod images;
+mod inspect;
+mod lifecycle;
+#[cfg(test)]
+mod manual;
+mod networks;
 mod output;
 mod project;
 mod ps;
+mod run;
+mod run_options;
+mod session;
 mod up;
+mod volumes;
 
 pub use daemon::{DEEP_STACK, find_init};
 
@@ -16,9 +28,12 @@ use crate::{
     error::{Context, Error, Result},
     network, shim,
 };
-use argh::FromArgs;
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
+use run::not_run;
 use std::{
+    collections::HashMap,
     ffi::OsString,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +41,7 @@ use std::{
 ///
 /// The commands drive the embedded engine, which is started when none answers; with DOCKER_HOST or --host they drive
 /// Docker or Podman unchanged.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "inception up -d\ninception run -it debian:bookworm-slim sh\nDOCKER_HOST=unix:///run/podman/podman.sock inception up",
     error_code(1, "the command failed; the reason is on stderr"),
@@ -57,7 +72,7 @@ struct Inception {
     command: Command,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Command {
     Daemon(daemon::Daemon),
@@ -67,7 +82,18 @@ enum Command {
     Config(config::Config),
     Ps(ps::Ps),
     Logs(ps::Logs),
-    Images(ps::Images),
+    Images(images::Images),
+    Run(run::Run),
+    Exec(exec::Exec),
+    Start(lifecycle::Start),
+    Stop(lifecycle::Stop),
+    Restart(lifecycle::Restart),
+    Rm(lifecycle::Rm),
+    Rmi(images::Rmi),
+    Inspect(inspect::Inspect),
+    Volume(volumes::Volume),
+    Network(networks::Network),
+    Completion(completion::Completion),
 }
 
 /// What every client command is given.
@@ -90,18 +116,15 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         }
         _ => {}
     }
-    env_logger::Builder::from_env(env_logger::Env::default().filter_or("INCEPTION_LOG", "info"))
-        .format_timestamp_millis()
-        .init();
-    let words = project::to_front(arguments::normalise(args)?, &arguments::is_flag);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let options = match Inception::from_args(&["inception"], words.get(1..).unwrap_or_default()) {
-        Ok(options) => options,
-        Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output.trim_end());
-            return Ok(0);
-        }
-        Err(exit) => return Err(Error::Invalid(exit.output.trim_end().to_string())),
+    let mut line = arguments::Line::default();
+    let read = arguments::Line::read(&mut line, args.into_iter().skip(1).collect(), &table());
+    start_log(line.commands.first().is_some_and(|command| command == "daemon"));
+    let options = match read.and_then(|()| parse(&line)) {
+        Ok(Some(options)) => options,
+        Ok(None) => return Ok(0),
+        // As docker, `run` keeps its command's own codes free.
+        Err(error) if line.commands.first().is_some_and(|command| command == "run") => return Err(not_run(error)),
+        Err(error) => return Err(error),
     };
     let project = load::Options {
         files: options.file,
@@ -120,6 +143,51 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Ps(ps) => ps.run(&globals),
         Command::Logs(logs) => logs.run(&globals),
         Command::Images(images) => images.run(&globals),
+        Command::Run(run) => run.run(&globals),
+        Command::Exec(exec) => exec.run(&globals),
+        Command::Start(start) => start.run(&globals),
+        Command::Stop(stop) => stop.run(&globals),
+        Command::Restart(restart) => restart.run(&globals),
+        Command::Rm(rm) => rm.run(&globals),
+        Command::Rmi(rmi) => rmi.run(&globals),
+        Command::Inspect(inspect) => inspect.run(&globals),
+        Command::Volume(volume) => volume.run(&globals),
+        Command::Network(network) => network.run(&globals),
+        Command::Completion(completion) => completion.run(&globals),
+    }
+}
+
+/// The daemon's log has times and modules; what a command has to say reads like its errors.
+fn start_log(is_daemon: bool) {
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().filter_or("INCEPTION_LOG", "info"));
+    match is_daemon {
+        true => builder.format_timestamp_millis(),
+        false => builder.format(|out, record| {
+            writeln!(out, "inception: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
+        }),
+    };
+    builder.init();
+}
+
+/// Every command and option: what is parsed, completed and described is one table.
+fn table() -> CommandInfoWithArgs {
+    let mut table = Inception::get_args_info();
+    table.name = "inception";
+    table
+}
+
+/// The options, or nothing where help was asked for and printed.
+fn parse(line: &arguments::Line) -> Result<Option<Inception>> {
+    match Inception::from_args(&["inception"], &line.words()) {
+        Ok(options) => Ok(Some(options)),
+        Err(exit) if exit.status.is_ok() => {
+            println!("{}", exit.output.trim_end());
+            Ok(None)
+        }
+        Err(exit) => {
+            let message = exit.output.trim_end().replace('\n', " ");
+            Err(Error::Invalid(format!("{message}; see `{} --help`", line.named())))
+        }
     }
 }
 
@@ -130,4 +198,40 @@ fn internal_argument(args: &[OsString]) -> Result<&OsString> {
 /// A client command's body on a runtime of one thread.
 pub fn block_on<T>(body: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().doing("start the async runtime")?.block_on(body)
+}
+
+/// Does the same for each name, whatever becomes of the others; the exit code 1 when one failed.
+async fn each_name(names: &[String], mut work: impl AsyncFnMut(&str) -> Result<()>) -> Result<u8> {
+    let mut code = 0;
+    for name in names {
+        if let Err(error) = work(name).await {
+            eprintln!("inception: {error}");
+            code = error.exit_code();
+        }
+    }
+    Ok(code)
+}
+
+/// NAME=VALUE options as a map.
+fn pairs(option: &str, entries: &[String]) -> Result<HashMap<String, String>> {
+    let pair = |entry: &String| match entry.split_once('=').unwrap_or((entry, "")) {
+        ("", _) => Err(Error::invalid(format!("{option} {entry}: write it as NAME=VALUE"))),
+        (name, value) => Ok((name.to_owned(), value.to_owned())),
+    };
+    entries.iter().map(pair).collect()
+}
+
+/// `--filter` options as the API takes them.
+fn filters(entries: &[String]) -> Result<HashMap<String, Vec<String>>> {
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    for entry in entries {
+        let (name, value) = match (entry.split_once("!="), entry.split_once('=')) {
+            // label!=x is a filter of its own.
+            (Some((name, value)), _) if !name.contains('=') => (format!("{name}!"), value),
+            (_, Some((name, value))) => (name.to_owned(), value),
+            _ => return Err(Error::invalid(format!("--filter {entry}: write it as NAME=VALUE"))),
+        };
+        found.entry(name).or_default().push(value.to_owned());
+    }
+    Ok(found)
 }

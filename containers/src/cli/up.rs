@@ -11,13 +11,13 @@ use crate::{
     },
     error::{Error, Result},
 };
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bollard::Docker;
 use futures_util::future::join_all;
 
 /// Build what is missing, and make the project run as its Compose file says. Only what changed is touched. Without
 /// --detach the logs are shown until Ctrl-C, which stops all; a second Ctrl-C kills.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "up",
@@ -150,7 +150,7 @@ async fn kill_all(docker: &Docker, project: &Project) -> Result<()> {
 }
 
 /// Build the images of the project's services.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "build", example = "inception build\ninception build --no-cache web")]
 pub struct Build {
     /// take nothing from the cache
@@ -190,7 +190,7 @@ impl Build {
 }
 
 /// Stop and remove the project's containers and networks. Volumes stay, unless --volumes.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "down", example = "inception down\ninception down --volumes --rmi local")]
 pub struct Down {
     /// the named volumes too, and what is in them
@@ -209,10 +209,7 @@ pub struct Down {
 
 impl Down {
     pub fn run(self, globals: &Globals) -> Result<u8> {
-        let loaded = match crate::compose::load::is_there(&globals.project)? {
-            true => Some(project::load(globals)?),
-            false => None,
-        };
+        let loaded = project::load_if_there(globals)?;
         let name = match &loaded {
             Some(project) => project.name.clone(),
             None => project::name(globals)?,

@@ -1,5 +1,6 @@
 //! What all that talks to the engine shares: errors, labels, what is there, what a person sees meanwhile.
 
+use super::model::Condition;
 use crate::error::{Error, Result};
 use bollard::{
     Docker,
@@ -41,6 +42,21 @@ pub fn is_status(error: &bollard::errors::Error, status: u16) -> bool {
     matches!(error, bollard::errors::Error::DockerResponseServerError { status_code, .. } if *status_code == status)
 }
 
+/// Asks again while the answer has words that are none of the API's: Podman says "stopped" of a container for a moment,
+/// before it says "exited".
+pub async fn steady<T>(
+    ask: impl AsyncFn() -> std::result::Result<T, bollard::errors::Error>,
+) -> std::result::Result<T, bollard::errors::Error> {
+    use bollard::errors::Error::{JsonDataError, JsonSerdeError};
+    for _ in 0..20 {
+        match ask().await {
+            Err(JsonDataError { .. } | JsonSerdeError { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
+            answer => return answer,
+        }
+    }
+    ask().await
+}
+
 /// The containers of a project, running or not; those of `run` too with `oneoff`.
 pub async fn containers(docker: &Docker, project: &str, oneoff: bool) -> Result<Vec<ContainerSummary>> {
     let mut labels = vec![format!("{PROJECT}={project}")];
@@ -48,13 +64,24 @@ pub async fn containers(docker: &Docker, project: &str, oneoff: bool) -> Result<
         labels.push(format!("{ONEOFF}=False"));
     }
     let options = ListContainersOptionsBuilder::new().all(true).filters(&HashMap::from([("label", labels)])).build();
-    let mut found = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
+    let found = steady(async || docker.list_containers(Some(options.clone())).await).await;
+    let mut found = found.map_err(failed("list containers"))?;
     found.sort_by_key(name);
     Ok(found)
 }
 
 pub fn label<'a>(container: &'a ContainerSummary, label: &str) -> &'a str {
     container.labels.as_ref().and_then(|labels| labels.get(label)).map_or("", String::as_str)
+}
+
+/// The services that a container depends on, and what of them it waits for; docker-compose's labels say no more than the
+/// names.
+pub fn depends_on(container: &ContainerSummary) -> impl Iterator<Item = (&str, Condition)> {
+    label(container, DEPENDS_ON).split(',').filter(|entry| !entry.is_empty()).map(|entry| {
+        let mut parts = entry.split(':');
+        let name = parts.next().unwrap_or_default();
+        (name, parts.next().and_then(Condition::named).unwrap_or(Condition::Started))
+    })
 }
 
 /// A container's name, without the API's slash.

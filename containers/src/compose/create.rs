@@ -2,7 +2,7 @@
 
 use super::{
     client,
-    model::{MountKind, Project, Service},
+    model::{Item, MountKind, Network, Project, Service},
 };
 use crate::error::{Context, Error, Result};
 use bollard_stubs::models::{
@@ -27,15 +27,30 @@ pub struct Creation {
 
 /// The hash that tells whether a container is still what the file asks for.
 pub fn hash(project: &Project, service: &Service) -> Result<String> {
-    let json =
-        serde_json::to_vec(&(&project.name, service, &project.networks_of(service), &project.volumes_of(service)))
-            .map_err(|error| Error::Failed(format!("describe the service {}: {error}", service.name)))?;
+    hash_of(&(
+        &project.name,
+        service,
+        &project.networks_of(service),
+        &project.volumes_of(service),
+        &project.items_of(service),
+    ))
+}
+
+fn hash_of(value: &impl serde::Serialize) -> Result<String> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Failed(format!("describe the project: {error}")))?;
     Ok(Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+impl Network {
+    /// The hash that tells whether a network is still what the file asks for.
+    pub fn hash(&self) -> Result<String> {
+        hash_of(self)
+    }
+}
+
 impl Project {
-    fn networks_of(&self, service: &Service) -> Vec<&String> {
-        service.networks.keys().filter_map(|key| Some(&self.networks.get(key)?.name)).collect()
+    fn networks_of(&self, service: &Service) -> Vec<&Network> {
+        service.networks.keys().filter_map(|key| self.networks.get(key)).collect()
     }
 
     fn volumes_of(&self, service: &Service) -> Vec<&String> {
@@ -43,10 +58,22 @@ impl Project {
         keys.filter_map(|key| Some(&self.volumes.get(key)?.name)).collect()
     }
 
+    /// Where its secrets and configs come from; what is in them takes effect without a new container.
+    fn items_of(&self, service: &Service) -> Vec<&Item> {
+        let secrets = service.secrets.iter().filter_map(|grant| self.secrets.get(&grant.source));
+        secrets.chain(service.configs.iter().filter_map(|grant| self.configs.get(&grant.source))).collect()
+    }
+
     /// The labels of a container of this project.
     fn labels(&self, service: &Service, hash: &str, oneoff: bool) -> HashMap<String, String> {
         let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
-        let depends: Vec<String> = service.before().map(|name| format!("{name}:service_started:false")).collect();
+        let depends: Vec<String> = service
+            .before()
+            .map(|name| match service.depends_on.get(name) {
+                Some(dependency) => format!("{name}:{}:{}", dependency.condition.name(), dependency.restart),
+                None => format!("{name}:{}:false", super::model::Condition::Started.name()),
+            })
+            .collect();
         let own = [
             (client::PROJECT, self.name.clone()),
             (client::SERVICE, service.name.clone()),

@@ -1,6 +1,6 @@
 //! The logs of several containers, as they come, each line with its service's name in a colour of its own.
 
-use super::client::{bytes_of, failed};
+use super::client::{bytes_of, failed, steady};
 use crate::error::Result;
 use bollard::{Docker, container::LogOutput, query_parameters::LogsOptionsBuilder};
 use futures_util::{StreamExt, future::try_join_all};
@@ -79,7 +79,7 @@ async fn one(docker: &Docker, id: &str, prefix: String, options: &Options) -> Re
         // The log ends with the container; where it comes back, so does the log.
         since = now();
         tail = "all".into();
-        let Ok(details) = docker.inspect_container(id, None).await else { return Ok(()) };
+        let Ok(details) = steady(async || docker.inspect_container(id, None).await).await else { return Ok(()) };
         let state = details.state.unwrap_or_default();
         if !state.running.unwrap_or_default() && !state.restarting.unwrap_or_default() {
             return Ok(());

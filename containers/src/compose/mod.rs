@@ -13,7 +13,11 @@ pub mod load;
 pub mod logs;
 mod merge;
 pub mod model;
+mod objects;
 mod service;
 pub mod up;
-mod values;
+pub mod values;
+pub mod wait;
 mod yaml;
+
+pub use service::absolute;

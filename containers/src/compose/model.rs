@@ -108,6 +108,24 @@ pub enum Condition {
     CompletedSuccessfully,
 }
 
+impl Condition {
+    /// The file's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Condition::Started => "service_started",
+            Condition::Healthy => "service_healthy",
+            Condition::CompletedSuccessfully => "service_completed_successfully",
+        }
+    }
+
+    /// What the file's word means.
+    pub fn named(name: &str) -> Option<Condition> {
+        [Condition::Started, Condition::Healthy, Condition::CompletedSuccessfully]
+            .into_iter()
+            .find(|condition| condition.name() == name)
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct Dependency {
     pub condition: Condition,

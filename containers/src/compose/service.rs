@@ -477,16 +477,12 @@ fn depends_on(node: Option<&Node>) -> Result<BTreeMap<String, Dependency>> {
         check_keys(value, &format!("depends_on {}", key.text()), &["condition", "required", "restart"], &[])?;
         let condition = match value.get("condition") {
             None => Condition::Started,
-            Some(condition) => match condition.text() {
-                "service_started" => Condition::Started,
-                "service_healthy" => Condition::Healthy,
-                "service_completed_successfully" => Condition::CompletedSuccessfully,
-                other => {
-                    return Err(condition.error(format!(
-                        "unknown condition {other:?}; there are service_started, service_healthy and service_completed_successfully"
-                    )));
-                }
-            },
+            Some(condition) => Condition::named(condition.text()).ok_or_else(|| {
+                condition.error(format!(
+                    "unknown condition {:?}; there are service_started, service_healthy and service_completed_successfully",
+                    condition.text()
+                ))
+            })?,
         };
         let flag = |key: &str| value.get(key).map(|value| value.boolean(key)).transpose();
         let (required, restart) = (flag("required")?.unwrap_or(true), flag("restart")?.unwrap_or_default());
@@ -651,8 +647,8 @@ fn apply_deploy(service: &mut Service, node: &Node) -> Result<()> {
     check_keys(
         node,
         "deploy",
-        &["labels", "replicas", "resources", "restart_policy"],
-        &["endpoint_mode", "mode", "placement", "rollback_config", "update_config"],
+        &["replicas", "resources", "restart_policy"],
+        &["endpoint_mode", "labels", "mode", "placement", "rollback_config", "update_config"],
     )?;
     if let Some(replicas) = node.get("replicas").filter(|replicas| replicas.text() != "1") {
         return Err(replicas.error("`replicas` other than 1 is not supported yet"));

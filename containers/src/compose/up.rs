@@ -4,26 +4,21 @@ use super::{
     base, build,
     client::{self, Progress, failed, is_status},
     create::{creation, hash},
-    model::{Condition, Network, Project, Service, Volume},
+    model::{Condition, Project, Service},
+    objects, wait,
 };
 use crate::error::{Error, Result};
 use bollard::{
     Docker,
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder},
 };
-use bollard_stubs::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum, Ipam, IpamConfig,
-    NetworkConnectRequest, NetworkCreateRequest, VolumeCreateRequest,
-};
+use bollard_stubs::models::{ContainerInspectResponse, ContainerSummary, NetworkConnectRequest};
 use futures_util::future::try_join_all;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-
-/// How often a container that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What `up` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -72,23 +67,55 @@ pub async fn up(
     images(docker, project, &services, options, progress).await?;
     let existing = client::containers(docker, &project.name, false).await?;
     orphans(docker, project, &existing, options, progress).await?;
-    let keys: BTreeSet<&String> = services.values().flat_map(|service| service.networks.keys()).collect();
-    try_join_all(
-        keys.iter().filter_map(|key| Some(network(docker, project, key, project.networks.get(*key)?, progress))),
-    )
-    .await?;
-    let keys: BTreeSet<&String> =
-        services.values().flat_map(|service| &service.volumes).filter_map(|mount| mount.source.as_ref()).collect();
-    try_join_all(
-        keys.iter().filter_map(|key| Some(volume(docker, project, key, project.volumes.get(*key)?, progress))),
-    )
-    .await?;
+    objects::ensure(docker, project, &services.values().copied().collect::<Vec<_>>(), progress).await?;
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let channels: BTreeMap<&str, watch::Sender<Stage>> =
         services.keys().map(|name| (*name, watch::Sender::new(Stage::Nothing))).collect();
     let work = Work { docker, project, options, progress, existing: &existing, channels: &channels, deadline };
     let ids = try_join_all(services.values().map(|service| work.service(service))).await?;
     Ok(services.keys().map(|name| name.to_string()).zip(ids).collect())
+}
+
+/// Makes all ready for one more container of `service` (that of `run`): what it depends on runs, and its image, networks
+/// and volumes are there. The container whose network it shares, if it does.
+pub async fn prepare(
+    docker: &Docker,
+    project: &Project,
+    service: &Service,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Option<String>> {
+    let before: Vec<String> = match options.no_deps {
+        true => Vec::new(),
+        false => service.before().filter(|name| project.service(name).is_some()).map(str::to_owned).collect(),
+    };
+    let mut ids = BTreeMap::new();
+    if !before.is_empty() {
+        ids = up(docker, project, &before, options, progress).await?;
+    }
+    images(docker, project, &BTreeMap::from([(service.name.as_str(), service)]), options, progress).await?;
+    objects::ensure(docker, project, &[service], progress).await?;
+    for (other, dependency) in &service.depends_on {
+        if let Some(id) = ids.get(other).filter(|_| dependency.condition != Condition::Started) {
+            let reached = wait::until(docker, other, id, dependency.condition, false, None).await;
+            match reached {
+                Err(error) if dependency.required => return Err(error),
+                Err(error) => log::warn!("{error}"),
+                Ok(_) => {}
+            }
+        }
+    }
+    let Some(other) = service.network_mode.as_ref().and_then(|mode| mode.strip_prefix("service:")) else {
+        return Ok(None);
+    };
+    if let Some(id) = ids.get(other) {
+        return Ok(Some(id.clone()));
+    }
+    let existing = client::containers(docker, &project.name, false).await?;
+    let shared = existing.iter().find(|container| client::label(container, client::SERVICE) == other);
+    let missing =
+        || Error::Failed(format!("service {} shares the network of {other}, which has no container", service.name));
+    shared.map(client::id).map(Some).ok_or_else(missing)
 }
 
 /// Waits until all of `ids` run, healthy where they have a check; the ones that ended well are done.
@@ -104,7 +131,7 @@ pub async fn settle(
         let container = project.service(name).map_or_else(|| name.clone(), |service| project.container_of(service));
         let task = progress.task(format!("Container {container}"));
         task.doing("waiting");
-        let state = wait(docker, name, id, Condition::Healthy, true, deadline).await?;
+        let state = wait::until(docker, name, id, Condition::Healthy, true, deadline).await?;
         task.done(state);
         Ok(())
     }))
@@ -214,88 +241,13 @@ pub async fn stop(docker: &Docker, id: &str, name: &str, timeout: Option<i32>) -
     }
 }
 
-fn owned(project: &Project, kind: &str, key: &str, labels: &BTreeMap<String, String>) -> HashMap<String, String> {
-    let own = [(client::PROJECT, project.name.as_str()), (kind, key), (client::VERSION, client::SPOKEN_VERSION)];
-    let own = own.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned()));
-    labels.clone().into_iter().chain(own).collect()
-}
-
-async fn network(docker: &Docker, project: &Project, key: &str, network: &Network, progress: &Progress) -> Result<()> {
-    let name = &network.name;
-    match docker.inspect_network(name, None).await {
-        Ok(_) => return Ok(()),
-        Err(error) if !is_status(&error, 404) => return Err(failed(format!("look for the network {name}"))(error)),
-        Err(_) if network.external => {
-            return Err(Error::Failed(format!(
-                "the external network {name} is not there: inception network create {name}"
-            )));
-        }
-        Err(_) => {}
-    }
-    let config = network.subnets.iter().map(|subnet| IpamConfig {
-        subnet: subnet.subnet.clone(),
-        gateway: subnet.gateway.clone(),
-        ip_range: subnet.ip_range.clone(),
-        ..IpamConfig::default()
-    });
-    let request = NetworkCreateRequest {
-        name: name.clone(),
-        driver: network.driver.clone().or(Some("bridge".into())),
-        internal: Some(network.internal),
-        attachable: Some(network.attachable),
-        enable_ipv6: Some(network.enable_ipv6),
-        ipam: (!network.subnets.is_empty()).then(|| Ipam {
-            driver: Some("default".into()),
-            config: Some(config.collect()),
-            options: None,
-        }),
-        options: Some(network.driver_opts.clone().into_iter().collect()),
-        labels: Some(owned(project, client::NETWORK, key, &network.labels)),
-        ..NetworkCreateRequest::default()
-    };
-    docker.create_network(request).await.map_err(failed(format!("create the network {name}")))?;
-    progress.line(&format!("Network {name} Created"));
-    Ok(())
-}
-
-async fn volume(docker: &Docker, project: &Project, key: &str, volume: &Volume, progress: &Progress) -> Result<()> {
-    let name = &volume.name;
-    match docker.inspect_volume(name).await {
-        Ok(there) => {
-            let options: BTreeMap<String, String> = there.options.into_iter().collect();
-            if !volume.external && options != volume.driver_opts && !volume.driver_opts.is_empty() {
-                log::warn!(
-                    "the volume {name} was made with other driver_opts, and keeps them; remove it to have it made anew"
-                );
-            }
-            return Ok(());
-        }
-        Err(error) if !is_status(&error, 404) => return Err(failed(format!("look for the volume {name}"))(error)),
-        Err(_) if volume.external => {
-            return Err(Error::Failed(format!(
-                "the external volume {name} is not there: inception volume create {name}"
-            )));
-        }
-        Err(_) => {}
-    }
-    let request = VolumeCreateRequest {
-        name: Some(name.clone()),
-        driver: volume.driver.clone().or(Some("local".into())),
-        driver_opts: Some(volume.driver_opts.clone().into_iter().collect()),
-        labels: Some(owned(project, client::VOLUME, key, &volume.labels)),
-        ..VolumeCreateRequest::default()
-    };
-    docker.create_volume(request).await.map_err(failed(format!("create the volume {name}")))?;
-    progress.line(&format!("Volume {name} Created"));
-    Ok(())
-}
-
 /// How far a service is, for those that wait for it.
 #[derive(Debug, Clone, PartialEq)]
 enum Stage {
     Nothing,
     Created(String),
-    Started(String),
+    /// Also whether its container is a new one.
+    Started(String, bool),
 }
 
 struct Work<'a> {
@@ -314,7 +266,7 @@ impl Work<'_> {
         let name = self.project.container_of(service);
         let task = self.progress.task(format!("Container {name}"));
         let shared = match service.network_mode.as_ref().and_then(|mode| mode.strip_prefix("service:")) {
-            Some(other) => Some(self.reach(other, false).await?),
+            Some(other) => Some(self.reach(other, false).await?.0),
             None => None,
         };
         let (id, running, made) = self.container(service, &name, shared.as_deref(), &task).await?;
@@ -323,23 +275,30 @@ impl Work<'_> {
             task.done(if made { "Created" } else { "Present" });
             return Ok(id);
         }
+        let mut outdated = false;
         for (other, dependency) in &service.depends_on {
             if !self.channels.contains_key(other.as_str()) {
                 continue;
             }
-            let container = self.reach(other, true).await?;
-            if running || dependency.condition == Condition::Started {
+            let (container, is_new) = self.reach(other, true).await?;
+            outdated |= running && is_new && dependency.restart;
+            if (running && !outdated) || dependency.condition == Condition::Started {
                 continue;
             }
             task.doing(&format!("waiting for {other}"));
-            let reached = wait(self.docker, other, &container, dependency.condition, false, self.deadline).await;
+            let reached = wait::until(self.docker, other, &container, dependency.condition, false, self.deadline).await;
             match reached {
                 Ok(_) => {}
                 Err(error) if !dependency.required => log::warn!("{error}"),
                 Err(error) => return Err(Error::Failed(format!("service {} can't start: {error}", service.name))),
             }
         }
-        if running {
+        if running && outdated {
+            task.doing("restarting");
+            let doing = format!("restart service {}", service.name);
+            self.docker.restart_container(&id, None).await.map_err(failed(doing))?;
+            task.done("Restarted");
+        } else if running {
             task.done("Running");
         } else {
             task.doing("starting");
@@ -350,7 +309,7 @@ impl Work<'_> {
                 _ => task.done(if made { "Created and started" } else { "Started" }),
             }
         }
-        self.tell(service, Stage::Started(id.clone()));
+        self.tell(service, Stage::Started(id.clone(), made));
         Ok(id)
     }
 
@@ -360,20 +319,21 @@ impl Work<'_> {
         }
     }
 
-    /// Waits until another service of this run is created, or started; its container.
-    async fn reach(&self, other: &str, started: bool) -> Result<String> {
+    /// Waits until another service of this run is created, or started; its container, and whether that is new.
+    async fn reach(&self, other: &str, started: bool) -> Result<(String, bool)> {
         let gone = || Error::Failed(format!("the service {other} is not part of this run"));
         let mut channel = self.channels.get(other).ok_or_else(gone)?.subscribe();
         let stage = channel
             .wait_for(|stage| match stage {
                 Stage::Nothing => false,
                 Stage::Created(_) => !started,
-                Stage::Started(_) => true,
+                Stage::Started(..) => true,
             })
             .await
             .map_err(|_| gone())?;
         match &*stage {
-            Stage::Created(id) | Stage::Started(id) => Ok(id.clone()),
+            Stage::Created(id) => Ok((id.clone(), false)),
+            Stage::Started(id, is_new) => Ok((id.clone(), *is_new)),
             Stage::Nothing => Err(gone()),
         }
     }
@@ -396,8 +356,9 @@ impl Work<'_> {
             let image = project.image_of(service);
             let wanted = docker.inspect_image(&image).await.map_err(failed(format!("look for the image {image}")))?;
             let bare = |id: &Option<String>| id.as_deref().unwrap_or_default().trim_start_matches("sha256:").to_owned();
-            let details =
-                docker.inspect_container(&id, None).await.map_err(failed(format!("inspect the container {name}")))?;
+            let details = client::steady(async || docker.inspect_container(&id, None).await)
+                .await
+                .map_err(failed(format!("inspect the container {name}")))?;
             let is_same = client::label(container, client::HASH) == hash
                 && bare(&wanted.id) == bare(&details.image)
                 && shared.is_none_or(|shared| is_shared(&details, shared));
@@ -449,65 +410,5 @@ fn keep_anonymous_volumes(body: &mut bollard_stubs::models::ContainerCreateBody,
         .collect();
     if !kept.is_empty() {
         config.binds.get_or_insert_default().extend(kept);
-    }
-}
-
-/// Waits for a condition of a container; how it is now. With `lenient` a container without a check is healthy once it
-/// runs, and one that ended well is done.
-async fn wait(
-    docker: &Docker,
-    service: &str,
-    id: &str,
-    condition: Condition,
-    lenient: bool,
-    deadline: Option<Instant>,
-) -> Result<&'static str> {
-    loop {
-        let details = docker.inspect_container(id, None).await.map_err(failed(format!("look at service {service}")))?;
-        let state = details.state.unwrap_or_default();
-        let health = state.health.as_ref().and_then(|health| health.status);
-        let code = state.exit_code.unwrap_or_default();
-        let restarts = details
-            .host_config
-            .and_then(|config| config.restart_policy)
-            .and_then(|policy| policy.name)
-            .is_some_and(|name| !matches!(name.to_string().as_str(), "no" | ""));
-        let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD));
-        let running = state.status == Some(ContainerStateStatusEnum::RUNNING);
-        match condition {
-            Condition::Started if running => return Ok("Started"),
-            Condition::CompletedSuccessfully if ended && code == 0 => return Ok("Exited"),
-            Condition::Healthy => match health {
-                Some(HealthStatusEnum::HEALTHY) => return Ok("Healthy"),
-                Some(HealthStatusEnum::UNHEALTHY) => {
-                    let log = state.health.and_then(|health| health.log).unwrap_or_default();
-                    let output = log.last().and_then(|entry| entry.output.clone()).unwrap_or_default();
-                    let output: String = output.trim().lines().map(|line| format!("\n  | {line}")).collect();
-                    return Err(Error::Failed(format!("service {service} is unhealthy; its check said:{output}")));
-                }
-                None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
-                    if lenient {
-                        return Ok("Running");
-                    }
-                    return Err(Error::invalid(format!(
-                        "service {service} has no healthcheck, so `condition: service_healthy` never comes"
-                    )));
-                }
-                _ if ended && lenient && code == 0 => return Ok("Exited"),
-                _ => {}
-            },
-            _ => {}
-        }
-        if ended && (!restarts || condition == Condition::CompletedSuccessfully) {
-            let lines = client::last_lines(docker, id).await;
-            let why =
-                state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}")).unwrap_or_default();
-            return Err(Error::Failed(format!("service {service} ended with code {code}{why}{lines}")));
-        }
-        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            let lines = client::last_lines(docker, id).await;
-            return Err(Error::Failed(format!("service {service} was not ready in time; its last lines:{lines}")));
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }

@@ -228,9 +228,17 @@ impl Builder {
         if depth > DEEPEST {
             return Err(at.error("nested too deeply"));
         }
+        if let Event::Scalar(.., Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) =
+            &event
+            && !tag.is_yaml_core_schema()
+        {
+            return Err(at.error(format!("the tag `{tag}` is not supported yet")));
+        }
         let (value, anchor) = match event {
-            Event::Scalar(text, style, anchor, _) => {
-                (Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }, anchor)
+            Event::Scalar(text, style, anchor, tag) => {
+                // `!!str` says what quotes say.
+                let plain = style == ScalarStyle::Plain && tag.is_none_or(|tag| tag.suffix != "str");
+                (Value::Scalar { text: text.into_owned(), plain }, anchor)
             }
             Event::SequenceStart(anchor, _) => {
                 let mut items = Vec::new();
@@ -368,6 +376,13 @@ mod tests {
             error.to_string(),
             "compose.yaml:1:1: unknown key `imaeg` in service web; did you mean `image`?\n  |\n1 | imaeg: x\n  | ^^^^^"
         );
+    }
+
+    #[test]
+    fn tags_are_refused_by_name() {
+        let error = parse("f", "ports: !reset []\n".into()).unwrap_err().to_string();
+        assert!(error.contains("f:1:") && error.contains("`!reset` is not supported yet"), "{error}");
+        assert!(!parse("f", "a: !!str null\n".into()).unwrap().get("a").unwrap().is_null());
     }
 
     #[test]

@@ -147,6 +147,8 @@ impl Engine {
         let pid = match shim.start().await {
             Ok(pid) => pid,
             Err(error) => {
+                // The shim writes its exit file last.
+                let _ = shim.wait().await;
                 remove_files(&folder, &session.id);
                 session.state().shim = None;
                 return Err(error);

@@ -11,11 +11,15 @@ pub mod step;
 pub mod volumes;
 
 use crate::{
-    error::{Error, Result},
+    error::{Context, Error, Result},
     image,
     network::Networks,
 };
-use std::sync::Arc;
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// One engine: everything below one data root and one exec root.
 pub struct Engine {
@@ -45,6 +49,23 @@ impl Engine {
         engine.recover_containers().await?;
         Ok(engine)
     }
+}
+
+/// Removes what an engine has made on this machine outside its folders: bridges, its firewall table, its cgroup.
+pub async fn tear_down(config: &config::Config) -> Result<()> {
+    Networks::tear_down(config).await?;
+    let name = format!("inception-{}", config.instance());
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").at("list", Path::new("/sys/fs/cgroup"))?;
+    let parents = hierarchies.flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+    for cgroup in parents.map(|parent: PathBuf| parent.join(&name)) {
+        match std::fs::remove_dir(&cgroup) {
+            Err(error) if ![ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Err(error).at("remove cgroup (a container runs there still?)", &cgroup);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// 64 hex digits that nothing else has.

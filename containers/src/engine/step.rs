@@ -4,7 +4,7 @@ use super::{Engine, config::Config, containers::files, spec};
 use crate::{
     build,
     error::{Context, Error, Result},
-    network::Joining,
+    network::{Joining, resolver::Resolver},
     shim::{self, NetworkNamespace, Overlay, Process, Shim},
 };
 use bollard_stubs::models;
@@ -179,7 +179,10 @@ fn prepare(
     let own_network = has_own_network(step.network);
     let hostname = step.id.get(..12).unwrap_or(step.id);
     let user_defined = joined_network(step.network).is_some_and(|name| name != "bridge") && own_network;
-    let resolv = engine.networks.resolv_conf(user_defined, &[], &[], &[]);
+    let resolv = {
+        let resolver = Resolver::for_container(&[], &[], &[]);
+        resolver.text(resolver.is_named(user_defined))
+    };
     let hosts = match own_network {
         true => files::hosts_text(step.extra_hosts, &[], hostname)?,
         false => {
@@ -264,15 +267,15 @@ async fn join_network(engine: &Engine, step: &Step<'_>, shim: &Shim, folder: &Pa
     if !has_own_network(step.network) {
         return Ok(());
     }
-    let namespace = PathBuf::from(format!("/proc/{}/ns/net", shim.pid));
-    engine.networks.loopback(&namespace).await?;
+    engine.networks.loopback(shim.pid).await?;
     let Some(network) = joined_network(step.network) else { return Ok(()) };
     let hostname = step.id.get(..12).unwrap_or(step.id);
     let joining = Joining {
         container_id: step.id,
         container_name: hostname,
         hostname,
-        namespace: &namespace,
+        shim: shim.pid,
+        dns: &[],
         settings: models::EndpointSettings::default(),
         interface: "eth0",
     };

@@ -100,11 +100,13 @@ impl Volumes {
         Ok(all)
     }
 
-    /// `in_use`: names that containers use.
-    pub fn remove(&self, name: &str, force: bool, in_use: &[String]) -> Result<()> {
+    /// `in_use`: names that containers use, with the containers' ids.
+    pub fn remove(&self, name: &str, force: bool, in_use: &[(String, String)]) -> Result<()> {
         let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if in_use.iter().any(|used| used == name) {
-            return Err(Error::Conflict(format!("remove {name}: volume is in use")));
+        let users: Vec<&str> =
+            in_use.iter().filter(|(used, _)| used == name).map(|(_, container)| container.as_str()).collect();
+        if !users.is_empty() {
+            return Err(Error::Conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
         if let Err(error) = self.record(name) {
             return if force { Ok(()) } else { Err(error) };

@@ -20,12 +20,14 @@ pub struct JsonLog {
     size: u64,
     /// Beginnings of lines that have not ended yet: stdout's, stderr's.
     partial: [Vec<u8>; 2],
+    /// Whole entries that are not written yet: those of one read go out in one write.
+    entries: Vec<u8>,
 }
 
 impl JsonLog {
     /// Opens the log for appending; a log that can't be opened now is tried again with each line.
     pub fn open(config: Log) -> JsonLog {
-        let mut log = JsonLog { config, file: None, size: 0, partial: Default::default() };
+        let mut log = JsonLog { config, file: None, size: 0, partial: Default::default(), entries: Vec::new() };
         log.reopen();
         log
     }
@@ -48,13 +50,20 @@ impl JsonLog {
             self.partial[side].extend_from_slice(&rest[..end]);
             rest = &rest[end..];
             if self.partial[side].ends_with(b"\n") || self.partial[side].len() >= PIECE {
-                self.flush(stream);
+                self.add(stream);
             }
         }
+        self.store();
     }
 
     /// Writes what has no end of line; at the end of a stream.
     pub fn flush(&mut self, stream: u8) {
+        self.add(stream);
+        self.store();
+    }
+
+    /// Makes an entry of what has come of `stream`.
+    fn add(&mut self, stream: u8) {
         let side = usize::from(stream == 2);
         let piece = std::mem::take(&mut self.partial[side]);
         if piece.is_empty() {
@@ -74,24 +83,35 @@ impl JsonLog {
         let Ok(mut line) = serde_json::to_vec(&entry) else { return };
         line.push(b'\n');
         self.rotate(line.len() as u64);
-        if self.file.is_none() {
-            self.reopen();
-        }
-        let Some(file) = &mut self.file else { return };
-        match file.write_all(&line) {
-            Ok(()) => self.size += line.len() as u64,
-            // A full disk: forget the half line so that the next one starts clean, and go on.
-            Err(_) => drop(file.set_len(self.size)),
-        }
+        self.entries.extend_from_slice(&line);
         // Keep the buffer for the next line.
         self.partial[side] = piece;
         self.partial[side].clear();
     }
 
-    fn rotate(&mut self, more: u64) {
-        if self.config.max_size == 0 || self.size + more <= self.config.max_size || self.size == 0 {
+    fn store(&mut self) {
+        if self.entries.is_empty() {
             return;
         }
+        if self.file.is_none() {
+            self.reopen();
+        }
+        if let Some(file) = &mut self.file {
+            match file.write_all(&self.entries) {
+                Ok(()) => self.size += self.entries.len() as u64,
+                // A full disk: forget the half line so that the next one starts clean, and go on.
+                Err(_) => drop(file.set_len(self.size)),
+            }
+        }
+        self.entries.clear();
+    }
+
+    fn rotate(&mut self, more: u64) {
+        let size = self.size + self.entries.len() as u64;
+        if self.config.max_size == 0 || size + more <= self.config.max_size || size == 0 {
+            return;
+        }
+        self.store();
         self.file = None;
         let kept = self.config.max_file.max(1);
         for number in (1..kept).rev() {

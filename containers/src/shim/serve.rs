@@ -44,6 +44,9 @@ use std::{
 /// How long output is waited for after the process's end, where a descendant keeps the pipe open.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// How long an exec session waits to be started: its daemon does so at once, or never.
+const START_WAIT: Duration = Duration::from_secs(30);
+
 /// Runs a shim until its process has ended. `config_file` holds a [`Config`] as JSON.
 pub fn serve(config_file: &Path) -> Result<()> {
     let prepared = read_config(config_file).and_then(|config| prepare(&config).map(|parts| (config, parts)));
@@ -153,6 +156,10 @@ struct Server<'a> {
     console: Option<UnixListener>,
     state: State,
     pid: i32,
+    /// Children that ended while the runtime made the process, and their exit codes: a short command can be over, and
+    /// have come to the shim, before the runtime is.
+    early: Vec<(i32, i32)>,
+    born: Instant,
     failed: Option<(String, i32)>,
     ours: Ours,
     log: Option<JsonLog>,
@@ -177,6 +184,8 @@ impl<'a> Server<'a> {
             console: None,
             state: State::Made,
             pid: 0,
+            early: Vec::new(),
+            born: Instant::now(),
             failed: None,
             ours: Ours::default(),
             log: config.log.clone().map(JsonLog::open),
@@ -255,12 +264,19 @@ impl<'a> Server<'a> {
 
     /// Nothing is left to do but to end.
     fn finished(&self) -> bool {
-        let State::Ended { until, .. } = self.state else { return false };
+        let State::Ended { until, .. } = self.state else {
+            return self.is_unstarted_session() && self.born.elapsed() > START_WAIT;
+        };
         let drained = self.ours.output.iter().all(Option::is_none) && self.ours.terminal.is_none();
         let sent = self.clients.iter().all(|client| client.queue.len() == 0);
         let now = Instant::now();
         // A client that does not read its last output is given ten times as long.
         (drained || now >= until) && (sent || now >= until + 9 * DRAIN)
+    }
+
+    /// An exec session that nobody has started yet.
+    fn is_unstarted_session(&self) -> bool {
+        matches!((&self.config.process, &self.state), (Process::Exec { .. }, State::Made))
     }
 
     /// Waits until something can be done.
@@ -287,6 +303,7 @@ impl<'a> Server<'a> {
         }
         let timeout = match self.state {
             State::Ended { .. } => PollTimeout::from(20_u8),
+            State::Made if self.is_unstarted_session() => PollTimeout::from(1000_u16),
             _ => PollTimeout::NONE,
         };
         match poll(&mut fds, timeout) {
@@ -334,6 +351,7 @@ impl<'a> Server<'a> {
                 self.answer_start(&Reply::Pid(self.pid));
                 self.state = State::Ended { code, until: Instant::now() + DRAIN };
             }
+            State::Making(_) => self.early.push((pid, code)),
             _ => {}
         }
         Ok(())
@@ -359,6 +377,10 @@ impl<'a> Server<'a> {
                 self.state = State::Running;
                 self.answer_start(&Reply::Pid(self.pid));
             }
+        }
+        // A short process of `exec --detach` may be reaped before the runtime that made it.
+        if let Some((pid, code)) = std::mem::take(&mut self.early).into_iter().find(|(pid, _)| *pid == self.pid) {
+            self.child_ended(pid, code)?;
         }
         Ok(())
     }
@@ -550,7 +572,11 @@ impl<'a> Server<'a> {
 
     /// The container is deleted, the exit file written, the clients let go.
     fn end(mut self) -> Result<()> {
-        let State::Ended { code, .. } = self.state else { return Ok(()) };
+        let code = match self.state {
+            State::Ended { code, .. } => code,
+            // A session that was never started: the daemon that asked for it is gone, or has given it up.
+            _ => 126,
+        };
         let finished_at = Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true);
         if let Some(log) = &mut self.log {
             log.flush(1);

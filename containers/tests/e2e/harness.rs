@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every feature uses a part of it")]
 
+use crate::peers::Machine;
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
@@ -27,6 +28,8 @@ pub struct Engine {
     pool: Pool,
     daemon: Option<Child>,
     options: Vec<String>,
+    /// Words before the program's name: what puts it on another machine (a network namespace).
+    within: Vec<String>,
 }
 
 /// What a command printed, and its exit code.
@@ -40,12 +43,17 @@ pub struct Ran {
 impl Engine {
     /// Starts an engine with dockerd's options beside the harness's own.
     pub fn start_with(options: &[&str]) -> Engine {
+        Engine::start_within(options, Vec::new())
+    }
+
+    fn start_within(options: &[&str], within: Vec<String>) -> Engine {
         let folder = tempfile::Builder::new().prefix("inception-e2e-").tempdir().unwrap();
         let mut engine = Engine {
             folder,
             pool: Pool::take(),
             daemon: None,
             options: options.iter().map(|option| option.to_string()).collect(),
+            within,
         };
         engine.start_daemon();
         engine
@@ -57,7 +65,20 @@ impl Engine {
 
     /// An engine that has [`BUSYBOX`].
     pub fn with_busybox() -> Engine {
-        let engine = Engine::start();
+        Engine::start().load_busybox()
+    }
+
+    /// Such an engine on a machine of the test's own.
+    pub fn with_busybox_in(machine: &Machine) -> Engine {
+        let command = machine.command("inception");
+        let mut within: Vec<String> = vec![command.get_program().to_string_lossy().into_owned()];
+        within.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+        within.pop();
+        Engine::start_within(&[], within).load_busybox()
+    }
+
+    fn load_busybox(self) -> Engine {
+        let engine = self;
         let archive = engine.path("busybox.tar");
         busybox_archive(&archive);
         engine.docker(&["import", archive.to_str().unwrap(), BUSYBOX]).ok();
@@ -82,7 +103,8 @@ impl Engine {
     /// Starts (again) the daemon on the engine's folder and waits until its socket answers.
     pub fn start_daemon(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).unwrap();
-        let child = Command::new(INCEPTION)
+        let child = self
+            .program()
             .arg("daemon")
             .args(["--host", &self.host()])
             .arg("--data-root")
@@ -102,6 +124,18 @@ impl Engine {
             let ended = self.daemon.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none() && Instant::now() < deadline, "the daemon did not start:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The program under test, on the engine's machine.
+    fn program(&self) -> Command {
+        match self.within.split_first() {
+            None => Command::new(INCEPTION),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(INCEPTION);
+                command
+            }
         }
     }
 
@@ -165,7 +199,8 @@ impl Drop for Engine {
             self.docker(&["network", "rm", id]);
         }
         self.end_daemon(Signal::SIGTERM);
-        let leaves = Command::new(INCEPTION)
+        let leaves = self
+            .program()
             .args(["daemon", "--teardown"])
             .arg("--data-root")
             .arg(self.path("data"))

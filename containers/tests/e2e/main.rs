@@ -2,8 +2,24 @@
 //! One file a feature. Needs root, and the packages that `make test` installs.
 
 mod build;
+mod clients;
+mod coexist;
+mod commands;
+mod compose;
 mod daemon;
+mod docker_compose;
+mod events;
+mod exec;
 mod harness;
 mod image_store;
 mod images;
+mod limits;
+mod logs;
+mod networks;
 mod peers;
+mod ports;
+mod recovery;
+mod restart;
+mod run;
+mod signals;
+mod volumes;

@@ -30,6 +30,11 @@ impl Machine {
         machine
     }
 
+    /// The namespace's name, as ip(8) knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A command on this machine. Not by `ip netns exec`, which would hide /sys/fs/cgroup.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");

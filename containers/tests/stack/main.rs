@@ -70,7 +70,6 @@ fn load(host: &str) {
 }
 
 #[test]
-#[ignore = "until the companion has `up`"]
 fn on_this_engine() {
     let _turn = TURN.lock();
     let mut engine = Engine::start();
@@ -81,7 +80,6 @@ fn on_this_engine() {
 }
 
 #[test]
-#[ignore = "until the companion has `up`"]
 fn kills_during_the_first_boot() {
     let _turn = TURN.lock();
     let engine = Engine::start();
@@ -90,7 +88,6 @@ fn kills_during_the_first_boot() {
 }
 
 #[test]
-#[ignore = "until the companion has `up`"]
 fn images_by_themselves() {
     let _turn = TURN.lock();
     let engine = Engine::start();
@@ -99,7 +96,6 @@ fn images_by_themselves() {
 }
 
 #[test]
-#[ignore = "until the companion has `up`"]
 fn profiles() {
     let _turn = TURN.lock();
     let engine = Engine::start();
@@ -112,7 +108,6 @@ fn profiles() {
 
 /// docker-compose, a client that nobody here wrote, reads the same file.
 #[test]
-#[ignore = "until the engine has networks"]
 fn by_docker_compose() {
     let _turn = TURN.lock();
     let engine = Engine::start();
@@ -121,7 +116,6 @@ fn by_docker_compose() {
 }
 
 #[test]
-#[ignore = "until the companion has `up`"]
 fn on_docker() {
     let _turn = TURN.lock();
     let peer = Peer::start(Kind::Docker);
@@ -130,7 +124,6 @@ fn on_docker() {
 }
 
 #[test]
-#[ignore = "until the companion has `up`"]
 fn on_podman() {
     let _turn = TURN.lock();
     let peer = Peer::start(Kind::Podman);

@@ -1,5 +1,7 @@
 //! A stack under test: a copy of `Dockerfiles/` with its own settings, secrets and data, on some engine.
 
+#![allow(dead_code, reason = "the benchmarks use a part of it, the tests another")]
+
 use crate::{
     harness::{INCEPTION, Ran, eventually, run},
     peers::Machine,

@@ -41,7 +41,8 @@ impl Engine {
         {
             return Err(Error::Invalid(format!("unknown or invalid runtime name: {name}")));
         }
-        let config = merge(request.config, &image);
+        let mut config = merge(request.config, &image);
+        self.share_namespace(&mut config, &mut host_config)?;
         if let Some(signal) = config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
             super::parse_signal(signal)?;
         }
@@ -52,18 +53,22 @@ impl Engine {
         if host_config.network_mode.as_deref().unwrap_or_default().is_empty() {
             host_config.network_mode = Some("default".into());
         }
+        // One name a network, however it was asked for; one that does not exist is an error at the start, as with dockerd.
+        let named = |name: String| self.network_name(&name).unwrap_or(name);
         let networks = networks(&host_config, request.networking);
+        let networks = networks.into_iter().map(|(name, settings)| (named(name), settings)).collect();
         let id = random_id()?;
         let name = match request.name.as_deref().map(|name| name.trim_start_matches('/')) {
             None | Some("") => random_name()?,
             Some(name) => checked_name(name)?.to_string(),
         };
         let mounts = mounts::resolve(&config, &host_config, &self.volumes, |name| {
-            Ok(self.containers.get(name)?.record().mounts.clone())
+            Ok(self.other(name)?.record().mounts.clone())
         })?;
         let has_inception_init = host_config.init.unwrap_or(false)
             || image.document.config.labels.as_ref().is_some_and(|labels| labels.contains_key(INIT_LABEL))
             || config.entrypoint.iter().flatten().next().is_some_and(|word| word.ends_with("/inception-init"));
+        defaults(&mut host_config, &self.config.default_runtime);
         let record = Record {
             id: id.clone(),
             name,
@@ -82,6 +87,57 @@ impl Engine {
         self.tell(&container, "create", &[]);
         Ok(container)
     }
+}
+
+impl Engine {
+    /// A container that a request for another one names. Not 404, by which clients understand that the image is missing.
+    fn other(&self, reference: &str) -> Result<Arc<Container>> {
+        self.containers.get(reference).map_err(Error::invalid)
+    }
+
+    /// What `--network host` and `--network container:NAME` mean for the container's own name, and what they exclude.
+    fn share_namespace(&self, config: &mut models::ContainerConfig, host: &mut models::HostConfig) -> Result<()> {
+        let named = config.hostname.as_deref().is_some_and(|name| !name.is_empty());
+        let mode = host.network_mode.clone().unwrap_or_default();
+        if mode == "host" && !named {
+            config.hostname = nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+        }
+        let Some(other) = mode.strip_prefix("container:") else { return Ok(()) };
+        let publishes = host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
+        let asked = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let conflicts = [
+            (named, "hostname and the network mode"),
+            (asked(&host.dns), "dns and the network mode"),
+            (asked(&host.extra_hosts), "custom host-to-IP mapping and the network mode"),
+            (
+                publishes || host.publish_all_ports.unwrap_or(false),
+                "port publishing and the container type network mode",
+            ),
+        ];
+        if let Some((_, what)) = conflicts.iter().find(|(conflict, _)| *conflict) {
+            return Err(Error::Invalid(format!("conflicting options: {what}")));
+        }
+        let other = self.other(other)?;
+        config.hostname = Some(other.record().hostname());
+        host.network_mode = Some(format!("container:{}", other.id));
+        Ok(())
+    }
+}
+
+/// What a request leaves open, as `inspect` is to show it.
+fn defaults(host: &mut models::HostConfig, runtime: &str) {
+    let set = |value: &mut Option<String>, default: &str| {
+        if value.as_deref().unwrap_or_default().is_empty() {
+            *value = Some(default.into());
+        }
+    };
+    set(&mut host.runtime, runtime);
+    set(&mut host.ipc_mode, "private");
+    set(&mut host.log_config.get_or_insert_default().typ, "json-file");
+    host.shm_size = host.shm_size.filter(|size| *size > 0).or(Some(64 << 20));
+    // Clients send -1 for "not asked".
+    host.memory_swappiness = host.memory_swappiness.filter(|value| *value != -1);
+    host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
 }
 
 impl Containers {
@@ -105,6 +161,9 @@ impl Containers {
     /// Gives a container another name.
     pub fn rename(&self, container: &Container, name: &str) -> Result<()> {
         let name = checked_name(name.trim_start_matches('/'))?;
+        if container.record().name == name {
+            return Err(Error::Invalid("Renaming a container with the same name as its current name".into()));
+        }
         let all = self.all_mut();
         if all.values().any(|other| other.id != container.id && other.record().name == name) {
             return Err(Error::Conflict(format!("Conflict. The container name \"/{name}\" is already in use.")));

@@ -64,10 +64,7 @@ impl Engine {
                 ..State::default()
             };
             for endpoint in record.networks.values_mut() {
-                endpoint.ip_address = None;
-                endpoint.gateway = None;
-                endpoint.endpoint_id = None;
-                endpoint.ip_prefix_len = None;
+                crate::network::forget_addresses(endpoint);
             }
         });
         if let Err(error) = recorded {
@@ -77,6 +74,7 @@ impl Engine {
             self.tell(container, "oom", &[]);
         }
         self.tell(container, "die", &[("exitCode", exit.code.to_string())]);
+        self.tell_left(container);
         // Restarting is decided before anyone hears of the exit, so that nobody sees a gap.
         let restarts = self.restarts_after(container, exit.code, ran);
         container.changes.send_modify(|change| change.exits += 1);
@@ -154,8 +152,17 @@ impl Engine {
                     }
                 }
                 Status::Exited | Status::Created => {
-                    if record.host_config.auto_remove.unwrap_or(false) && record.state.status == Status::Exited {
+                    let ran = record.state.status == Status::Exited;
+                    let policy = record.host_config.restart_policy.as_ref().and_then(|policy| policy.name);
+                    if ran && record.host_config.auto_remove.unwrap_or(false) {
                         self.remove_container(&container, true, true).await?;
+                    } else if ran && policy == Some(Policy::ALWAYS) {
+                        // Docker's rule: even one that was stopped by hand comes back with the daemon.
+                        container.update(|record| {
+                            record.stopped_by_user = false;
+                            record.state.status = Status::Restarting;
+                        })?;
+                        self.restart_later(&container, FIRST_WAIT);
                     }
                 }
             }

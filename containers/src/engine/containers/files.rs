@@ -3,19 +3,21 @@
 use super::Record;
 use crate::{
     error::{Context, Error, Result},
-    network::Networks,
+    network::resolver::Resolver,
 };
 use std::{fmt::Write, fs, path::Path};
 
 /// Writes hostname and resolv.conf, which do not wait for an address.
-pub fn write(record: &Record, folder: &Path, networks: &Networks) -> Result<()> {
+pub fn write(record: &Record, folder: &Path) -> Result<()> {
     let user_defined = record.networks.keys().any(|name| !["bridge", "host", "none"].contains(&name.as_str()));
     let host = &record.host_config;
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let resolver = || Resolver::for_container(&list(&host.dns), &list(&host.dns_search), &list(&host.dns_options));
     let resolv = if record.network_mode() == "host" && host.dns.as_ref().is_none_or(Vec::is_empty) {
         fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
     } else {
-        networks.resolv_conf(user_defined, &list(&host.dns), &list(&host.dns_search), &list(&host.dns_options))
+        let resolver = resolver();
+        resolver.text(resolver.is_named(user_defined))
     };
     for (name, text) in [("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname()))] {
         let path = folder.join(name);

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 
 impl Engine {
     /// Everything that is known of a container. Blocking only as far as the volumes' records go.
-    pub fn inspect_container(&self, container: &Container) -> models::ContainerInspectResponse {
+    pub fn inspect_container(&self, container: &Container, size: bool) -> models::ContainerInspectResponse {
         let record = container.record().clone();
         let state = &record.state;
         let running = state.is_running() || state.status == Status::Restarting;
         let file = |name: &str| Some(container.folder.join(name).display().to_string());
         let command = record.command();
+        let (size_rw, size_root_fs) = if size { self.sizes(&record, container) } else { (None, None) };
         let mut networks: HashMap<String, models::EndpointSettings> = record.networks.clone().into_iter().collect();
         for (name, endpoint) in &mut networks {
             if let Ok(network) = self.networks.get(name) {
@@ -62,6 +63,8 @@ impl Engine {
                     .into_iter()
                     .collect(),
             }),
+            size_rw,
+            size_root_fs,
             mounts: Some(self.mount_points(container)),
             config: Some(models::ContainerConfig { hostname: Some(record.hostname()), ..record.config.clone() }),
             network_settings: Some(models::NetworkSettings {
@@ -72,6 +75,17 @@ impl Engine {
             }),
             ..Default::default()
         }
+    }
+
+    /// Bytes of the container's own layer, and with its image's.
+    pub(super) fn sizes(&self, record: &super::Record, container: &Container) -> (Option<i64>, Option<i64>) {
+        let files = walkdir::WalkDir::new(container.folder.join("upper")).into_iter().filter_map(|entry| entry.ok());
+        let own: u64 = files
+            .filter(|entry| entry.file_type().is_file())
+            .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+            .sum();
+        let image = self.images.get(&record.image_id).map_or(0, |image| image.size);
+        (Some(own as i64), Some((own + image) as i64))
     }
 
     /// The mounts as `inspect` and `ps` show them.

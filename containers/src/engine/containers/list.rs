@@ -1,7 +1,11 @@
 //! `GET /containers/json`.
 
 use super::{Container, Status, inspect::port_summaries};
-use crate::{api::filters::Filters, engine::Engine, error::Result};
+use crate::{
+    api::filters::Filters,
+    engine::Engine,
+    error::{Error, Result},
+};
 use bollard_stubs::models::{self, HealthStatusEnum};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -18,12 +22,18 @@ pub struct ListOptions {
     pub all: bool,
     /// So many of the newest, whatever their state.
     pub limit: Option<usize>,
+    /// With the bytes that each takes, which is slow.
+    pub size: bool,
     pub filters: Filters,
 }
 
 impl Engine {
     pub fn list_containers(&self, options: &ListOptions) -> Result<Vec<models::ContainerSummary>> {
         let filters = &options.filters;
+        let known = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+        if let Some(unknown) = filters.values("status").iter().find(|status| !known.contains(&status.as_str())) {
+            return Err(Error::Invalid(format!("invalid filter 'status={unknown}'")));
+        }
         let all = options.all
             || options.limit.is_some()
             || !filters.values("status").is_empty()
@@ -66,7 +76,10 @@ impl Engine {
                 })
                 && filters.labels(&record.labels())
         });
-        Ok(listed.take(options.limit.unwrap_or(usize::MAX)).map(|container| self.summary(&container)).collect())
+        Ok(listed
+            .take(options.limit.unwrap_or(usize::MAX))
+            .map(|container| self.summary(&container, options.size))
+            .collect())
     }
 
     fn is_in_network(&self, record: &super::Record, network: &str) -> bool {
@@ -74,8 +87,9 @@ impl Engine {
         record.networks.keys().any(|name| name == network || Some(name) == id.as_ref())
     }
 
-    fn summary(&self, container: &Arc<Container>) -> models::ContainerSummary {
+    fn summary(&self, container: &Arc<Container>, size: bool) -> models::ContainerSummary {
         let record = container.record().clone();
+        let (size_rw, size_root_fs) = if size { self.sizes(&record, container) } else { (None, None) };
         let state = &record.state;
         models::ContainerSummary {
             id: Some(record.id.clone()),
@@ -96,6 +110,8 @@ impl Engine {
                 networks: Some(record.networks.clone().into_iter().collect()),
             }),
             mounts: Some(self.mount_points(container)),
+            size_rw,
+            size_root_fs,
             ..Default::default()
         }
     }

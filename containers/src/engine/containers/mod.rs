@@ -11,6 +11,7 @@ mod inspect;
 mod list;
 mod logs;
 mod mounts;
+mod networks;
 mod ports;
 mod record;
 mod signals;
@@ -136,10 +137,15 @@ impl Containers {
         [running, all.len() - running]
     }
 
-    /// Names of volumes that a container, running or not, uses.
-    pub fn volumes_in_use(&self) -> Vec<String> {
+    /// Names of volumes that a container, running or not, uses, each with that container's id.
+    pub fn volumes_in_use(&self) -> Vec<(String, String)> {
         let all = self.all();
-        all.values().flat_map(|container| container.record().volume_names()).collect()
+        let used = |container: &Arc<Container>| {
+            let names = container.record().volume_names();
+            let id = container.id.clone();
+            names.into_iter().map(move |name| (name, id.clone()))
+        };
+        all.values().flat_map(used).collect()
     }
 
     fn all(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Container>>> {

@@ -1,13 +1,11 @@
 //! A container's start: files and specification, a shim, the network beside `runc create`, the waiting clients, go.
 
-use super::{Attachment, Container, Record, State, Status, files, mounts, ports};
+use super::{Attachment, Container, Record, State, Status, files, mounts};
 use crate::{
     engine::{Engine, spec},
     error::{Context, Error, Result},
-    network::Joining,
-    shim::{self, NetworkNamespace, Process, Shim},
+    shim::{self, NetworkNamespace, Process},
 };
-use bollard_stubs::models;
 use chrono::Utc;
 use std::{
     fs,
@@ -18,7 +16,7 @@ use std::{
 impl Engine {
     /// Starts a container that does not run. NotModified where it does.
     pub async fn start_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        let _step = container.operation.lock().await;
+        let step = container.operation.lock().await;
         match container.record().state.status {
             Status::Running => return Err(Error::NotModified),
             Status::Removing => {
@@ -27,7 +25,13 @@ impl Engine {
             _ => {}
         }
         container.update(|record| record.stopped_by_user = false)?;
-        self.start_locked(container).await
+        let started = self.start_locked(container).await;
+        drop(step);
+        // `--rm` holds for a container that never ran, too: `docker run` waits for its removal.
+        if started.is_err() && container.record().host_config.auto_remove.unwrap_or(false) {
+            self.remove_container(container, true, true).await?;
+        }
+        started
     }
 
     /// Starts it; the caller holds its `operation`. On failure everything is undone and the record says why.
@@ -73,8 +77,13 @@ impl Engine {
         let shim = Arc::new(shim::spawn(config, &container.folder.join("shim.json")).await?);
         container.set_shim(Some(Arc::clone(&shim)));
         // The runtime makes the container while its network is made.
-        let (created, networked) =
-            tokio::join!(shim.created(), self.join_networks(container, &record, &shim, own_network));
+        let networked = async {
+            match own_network {
+                true => self.join_networks(container, &record, &shim).await,
+                false => Ok((record.networks.clone(), Vec::new())),
+            }
+        };
+        let (created, networked) = tokio::join!(shim.created(), networked);
         let pid = created?;
         let (networks, ports) = networked?;
         let waiting = std::mem::take(&mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner));
@@ -118,7 +127,15 @@ impl Engine {
         let image = self.images.get(&record.image_id)?;
         let layers = self.images.lower(&image)?;
         let rootfs = self.images.overlay(&image, folder, false)?;
-        files::write(record, folder, &self.networks)?;
+        files::write(record, folder)?;
+        if let Some(other) = record.network_mode().strip_prefix("container:") {
+            // Names are those of the namespace that it shares.
+            let from = self.containers.get(other)?.folder.clone();
+            for name in ["hosts", "resolv.conf"] {
+                let (from, to) = (from.join(name), folder.join(name));
+                fs::copy(&from, &to).doing(format_args!("copy {} to {}", from.display(), to.display()))?;
+            }
+        }
         let mounts = mounts::for_spec(record, folder, &self.volumes, &layers)?;
         let spec = spec::container(&spec::Input {
             id: &record.id,
@@ -176,55 +193,6 @@ impl Engine {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &socket),
             _ => Ok(socket),
         }
-    }
-
-    /// Joins every network that the record names and publishes the ports: the endpoints, and the ports as published.
-    async fn join_networks(
-        &self,
-        container: &Container,
-        record: &Record,
-        shim: &Shim,
-        own_network: bool,
-    ) -> Result<(std::collections::BTreeMap<String, models::EndpointSettings>, Vec<crate::network::PublishedPort>)>
-    {
-        let mut networks = record.networks.clone();
-        if !own_network {
-            return Ok((networks, Vec::new()));
-        }
-        let namespace = PathBuf::from(format!("/proc/{}/ns/net", shim.pid));
-        self.networks.loopback(&namespace).await?;
-        let mut addresses = Vec::new();
-        // The mode's own network comes first: its gateway is the default route.
-        let mode = record.network_mode().to_string();
-        let mut names: Vec<String> = networks.keys().cloned().collect();
-        names.sort_by_key(|name| *name != mode);
-        for (index, name) in names.iter().filter(|name| *name != "none" && *name != "host").enumerate() {
-            let endpoint = self
-                .networks
-                .connect(
-                    name,
-                    Joining {
-                        container_id: &container.id,
-                        container_name: &record.name,
-                        hostname: &record.hostname(),
-                        namespace: &namespace,
-                        settings: networks.get(name).cloned().unwrap_or_default(),
-                        interface: &format!("eth{index}"),
-                    },
-                )
-                .await?;
-            let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            addresses.push((text(&endpoint.ip_address), text(&endpoint.gateway)));
-            networks.insert(name.clone(), endpoint);
-        }
-        files::hosts(record, &container.folder, &addresses)?;
-        let asked = ports::asked(&record.config, &record.host_config)?;
-        let ports = if asked.is_empty() || addresses.is_empty() {
-            Vec::new()
-        } else {
-            self.networks.publish(&container.id, &asked).await?
-        };
-        Ok((networks, ports))
     }
 }
 

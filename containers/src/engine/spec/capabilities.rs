@@ -110,7 +110,7 @@ fn full_name(name: &str) -> Result<String> {
     if ALL.contains(&full.as_str()) {
         Ok(full)
     } else {
-        Err(Error::Invalid(format!("invalid capability: {name:?}; capabilities(7) lists them")))
+        Err(Error::Invalid(format!("unknown capability: {full:?}; capabilities(7) lists them")))
     }
 }
 

@@ -72,6 +72,9 @@ fn resolve(spec: &str, passwd: &str, groups: &str) -> Result<User> {
         }
         None => {}
     }
+    // The group itself too, as every login has it: without it a process could leave its group and pass a test that keeps
+    // this group out (CVE-2022-36109).
+    found.additional_gids.insert(0, found.gid);
     Ok(found)
 }
 
@@ -111,12 +114,12 @@ mod tests {
     fn names_numbers_groups() {
         assert_eq!(resolve("", PASSWD, GROUP).unwrap().home, "/root");
         let www = resolve("www", PASSWD, GROUP).unwrap();
-        assert_eq!((www.uid, www.gid, www.additional_gids.as_slice()), (33, 34, &[44][..]));
+        assert_eq!((www.uid, www.gid, www.additional_gids.as_slice()), (33, 34, &[34, 44][..]));
         assert_eq!(resolve("33", PASSWD, GROUP).unwrap(), www);
         assert_eq!(resolve("1000:extra", PASSWD, GROUP).unwrap().gid, 44);
         assert_eq!(
             resolve("1000:1001", "", "").unwrap(),
-            User { uid: 1000, gid: 1001, additional_gids: vec![], home: "/".into() }
+            User { uid: 1000, gid: 1001, additional_gids: vec![1001], home: "/".into() }
         );
         assert!(resolve("nobody", PASSWD, GROUP).unwrap_err().to_string().contains("unable to find user nobody"));
         assert!(resolve("www:none", PASSWD, GROUP).unwrap_err().to_string().contains("unable to find group none"));

@@ -1,0 +1,195 @@
+//! Networks: names and aliases, several of them a container, live changes, isolation, the kinds without a bridge.
+
+use crate::harness::{BUSYBOX, Engine, Ran, eventually, run};
+use std::process::Command;
+
+fn start(engine: &Engine, name: &str, options: &[&str]) {
+    engine.docker(&[&["run", "-d", "--name", name], options, &[BUSYBOX, "sleep", "1000"]].concat()).ok();
+}
+
+fn ping(engine: &Engine, from: &str, to: &str) -> Ran {
+    engine.docker(&["exec", from, "ping", "-c1", "-W2", to])
+}
+
+fn address(engine: &Engine, name: &str, network: &str) -> String {
+    let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+    engine.docker(&["inspect", "--format", &format, name]).ok()
+}
+
+#[test]
+fn names_aliases_and_live_changes() {
+    let engine = Engine::with_busybox();
+    let docker = |args: &[&str]| engine.docker(args);
+    docker(&["network", "create", "--label", "k=v", "front"]).ok();
+    docker(&["network", "create", "front"]).fails(1, "network with name front already exists");
+    let subnet = format!("{}.0/28", engine.subnet(9));
+    docker(&["network", "create", "--subnet", &subnet, "--gateway", &format!("{}.1", engine.subnet(9)), "back"]).ok();
+    assert_eq!(
+        docker(&["network", "ls", "--filter", "type=custom", "--format", "{{.Name}} {{.Driver}}"]).ok(),
+        "front bridge\nback bridge"
+    );
+    assert_eq!(docker(&["network", "ls", "-q", "--filter", "label=k=v"]).ok().lines().count(), 1);
+    assert_eq!(docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", "back"]).ok(), subnet);
+
+    start(&engine, "one", &["--network", "front", "--network-alias", "first"]);
+    start(&engine, "two", &["--network", "front"]);
+    for name in ["one", "first", "one.front", "two"] {
+        ping(&engine, "two", name).ok();
+    }
+    assert_eq!(docker(&["exec", "two", "cat", "/etc/resolv.conf"]).ok().lines().next(), Some("nameserver 127.0.0.11"));
+    let unknown = docker(&["exec", "two", "nslookup", "no-such-name."]);
+    assert!(format!("{unknown:?}").contains("NXDOMAIN") || unknown.code != 0, "{unknown:?}");
+
+    // A second network, live, with an alias of its own and a fixed address.
+    let fixed = format!("{}.7", engine.subnet(9));
+    docker(&["network", "connect", "--alias", "other", "--ip", &fixed, "back", "one"]).ok();
+    docker(&["network", "connect", "back", "one"]).fails(1, "already exists in network back");
+    start(&engine, "three", &["--network", "back"]);
+    ping(&engine, "three", "other").ok();
+    ping(&engine, "three", &fixed).ok();
+    assert_eq!(address(&engine, "one", "back"), fixed);
+    assert!(docker(&["exec", "one", "cat", "/etc/hosts"]).ok().contains(&fixed));
+    let inside = docker(&["network", "inspect", "--format", "{{range .Containers}}{{.Name}} {{end}}", "back"]).ok();
+    assert!(inside.contains("one") && inside.contains("three") && !inside.contains("two"), "{inside}");
+    // Another network's names and addresses are out of reach.
+    assert_ne!(ping(&engine, "two", "three").code, 0);
+    assert_ne!(ping(&engine, "two", &address(&engine, "three", "back")).code, 0);
+
+    docker(&["network", "disconnect", "front", "one"]).ok();
+    docker(&["network", "disconnect", "front", "one"]).fails(1, "is not connected to network front");
+    assert_ne!(ping(&engine, "two", "one").code, 0);
+    assert!(docker(&["exec", "one", "ip", "route"]).ok().starts_with(&format!("default via {}.1", engine.subnet(9))));
+    // A new name is answered, the old one no more.
+    docker(&["rename", "three", "drei"]).ok();
+    ping(&engine, "one", "drei").ok();
+    assert_ne!(ping(&engine, "one", "three").code, 0);
+    // What was changed live holds after a restart.
+    docker(&["restart", "-t", "0", "one"]).ok();
+    ping(&engine, "drei", "other").ok();
+
+    docker(&["network", "rm", "back"]).fails(1, "has active endpoints");
+    docker(&["network", "rm", "bridge"]).fails(1, "is a pre-defined network and cannot be removed");
+    docker(&["network", "rm", "none-such"]).fails(1, "network none-such not found");
+    docker(&["rm", "-f", "one", "two", "drei"]).ok();
+    docker(&["network", "rm", "back"]).ok();
+    docker(&["network", "prune", "-f"]).ok();
+    assert_eq!(docker(&["network", "ls", "--format", "{{.Name}}"]).ok(), "bridge\nhost\nnone");
+}
+
+#[test]
+fn what_can_not_be_is_refused() {
+    let engine = Engine::with_busybox();
+    let docker = |args: &[&str]| engine.docker(args);
+    let subnet = format!("{}.0/28", engine.subnet(8));
+    docker(&["network", "create", "--subnet", &subnet, "taken"]).ok();
+    docker(&["network", "create", "--subnet", &subnet, "same"])
+        .fails(1, "Pool overlaps with other one on this address space");
+    let wider = format!("{}.0/24", engine.subnet(8));
+    docker(&["network", "create", "--subnet", &wider, "wider"]).fails(1, "Pool overlaps");
+    docker(&["network", "create", "--subnet", "odd", "wrong"]).fails(1, "odd");
+    for driver in ["macvlan", "overlay", "ipvlan"] {
+        docker(&["network", "create", "-d", driver, "later"])
+            .fails(1, &format!("not implemented: networks of driver {driver}"));
+    }
+    docker(&["network", "create", "-d", "odd", "wrong"]).fails(1, "odd");
+    let outside = format!("{}.200", engine.subnet(8));
+    docker(&["run", "--rm", "--network", "taken", "--ip", &outside, BUSYBOX, "true"]).fails(125, &outside);
+    docker(&["run", "--rm", "--network-alias", "x", BUSYBOX, "true"]).fails(125, "user-defined networks");
+    assert_eq!(docker(&["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn host_none_and_another_containers() {
+    let engine = Engine::with_busybox();
+    let rm = |options: &[&str], script: &str| {
+        engine.docker(&[&["run", "--rm"], options, &[BUSYBOX, "sh", "-c", script]].concat())
+    };
+    assert_eq!(rm(&["--network", "none"], "ls /sys/class/net").ok(), "lo");
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(rm(&["--network", "host"], "readlink /proc/self/ns/net").ok(), own.to_str().unwrap());
+    let name = nix::unistd::gethostname().unwrap();
+    assert_eq!(rm(&["--network", "host"], "hostname").ok(), name.to_str().unwrap());
+    let warned = rm(&["--network", "host", "-p", "1:1"], "true");
+    assert!(warned.stderr.contains("Published ports are discarded"), "{warned:?}");
+
+    engine.docker(&["network", "create", "net"]).ok();
+    start(&engine, "main", &["--network", "net", "--hostname", "box"]);
+    start(&engine, "peer", &["--network", "net"]);
+    let ip = address(&engine, "main", "net");
+    let said =
+        rm(&["--network", "container:main"], "ip -o -4 addr show eth0; hostname; cat /etc/hosts; ping -c1 -W2 peer")
+            .ok();
+    assert!(said.contains(&ip) && said.contains("\nbox\n") && said.contains(&format!("{ip}\tbox")), "{said}");
+    rm(&["--network", "container:main", "-p", "80"], "true").fails(125, "conflicting options: port publishing");
+    rm(&["--network", "container:main", "--hostname", "x"], "true").fails(125, "conflicting options: hostname");
+    engine.docker(&["network", "connect", "host", "main"]).fails(1, "host");
+}
+
+#[test]
+fn the_way_out_and_internal_networks() {
+    let engine = Engine::with_busybox();
+    engine.docker(&["network", "create", "--internal", "inner"]).ok();
+    engine.docker(&["network", "create", "outer"]).ok();
+    start(&engine, "inside", &["--network", "inner"]);
+    start(&engine, "neighbour", &["--network", "inner"]);
+    start(&engine, "outside", &["--network", "outer"]);
+    // Something that is neither container nor bridge: a machine behind this one, in a namespace of its own.
+    let far = Far::new(&engine);
+    ping(&engine, "inside", "neighbour").ok();
+    ping(&engine, "outside", &far.address).ok();
+    assert_ne!(ping(&engine, "inside", &far.address).code, 0);
+    let routes = engine.docker(&["exec", "inside", "ip", "route"]).ok();
+    assert!(!routes.contains("default"), "{routes}");
+    // Connected to both, it has a way out; the inner one stays closed to others.
+    engine.docker(&["network", "connect", "outer", "inside"]).ok();
+    ping(&engine, "inside", &far.address).ok();
+    assert_ne!(ping(&engine, "outside", &address(&engine, "neighbour", "inner")).code, 0);
+    // The far machine has no route back: it was answered because the address was the machine's own.
+    let direct = far.run(&["ping", "-c1", "-W1", &address(&engine, "outside", "outer")]);
+    assert_ne!(direct.code, 0, "{direct:?}");
+}
+
+/// A network namespace with one veth to this machine; it knows only this machine.
+struct Far {
+    name: String,
+    address: String,
+}
+
+impl Far {
+    fn new(engine: &Engine) -> Far {
+        let name = format!("ifar{}", std::process::id());
+        let (near, far) = (format!("{}.1", engine.subnet(15)), format!("{}.2", engine.subnet(15)));
+        let ip = |args: &[&str]| run(Command::new("ip").args(args)).ok();
+        ip(&["netns", "add", &name]);
+        let machine = Far { name: name.clone(), address: far.clone() };
+        ip(&["link", "add", &name, "type", "veth", "peer", "name", "eth0", "netns", &name]);
+        ip(&["addr", "add", &format!("{near}/30"), "dev", &name]);
+        ip(&["link", "set", &name, "up"]);
+        ip(&["-n", &name, "addr", "add", &format!("{far}/30"), "dev", "eth0"]);
+        ip(&["-n", &name, "link", "set", "eth0", "up"]);
+        machine
+    }
+
+    fn run(&self, command: &[&str]) -> Ran {
+        run(Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.name)).arg("busybox").args(command))
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
+        let _ = Command::new("ip").args(["link", "delete", &self.name]).stderr(std::process::Stdio::null()).status();
+    }
+}
+
+#[test]
+fn names_are_served_again_after_the_helper_was_killed() {
+    let engine = Engine::with_busybox();
+    engine.docker(&["network", "create", "net"]).ok();
+    start(&engine, "one", &["--network", "net"]);
+    start(&engine, "two", &["--network", "net"]);
+    ping(&engine, "one", "two").ok();
+    let helper = crate::recovery::process_of(&engine, "network-helper").expect("a helper runs");
+    nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually(20, "names are answered again", || (ping(&engine, "one", "two").code == 0).then_some(()));
+}
