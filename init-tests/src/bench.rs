@@ -55,7 +55,7 @@ pub fn run(inits: &[Init]) -> String {
         line("wake-ups in 3 idle seconds", "", inits, wake_ups),
         least.goal(1.0),
         median.goal(1.0),
-        Line::new("CPU of the init for 20 000 orphans, minimum of 5", "ms", orphans(inits)).goal(1.1),
+        Line::new("CPU of the init for 20 000 orphans, minimum of 3", "ms", orphans(inits)).goal(1.1),
         line("system calls for an orphan", "calls", inits, calls_for_an_orphan),
     ];
     table(inits, &lines)
@@ -188,7 +188,8 @@ fn calls_for_an_orphan(init: &Init) -> Option<f64> {
         running.wait(Duration::from_secs(20)).ok()?;
         reader.join().ok().map(|count| count as f64)
     };
-    Some((calls("1500")? - calls("500")?) / 1000.0)
+    // As an ordinary process, under strace: who is no subreaper gets no orphans, and shows nothing.
+    Some((calls("1500")? - calls("500")?) / 1000.0).filter(|calls| *calls > 0.5)
 }
 
 fn once(mut command: Command) -> Option<Duration> {
@@ -253,7 +254,7 @@ fn forwarding(inits: &[Init]) -> [Line; 2] {
 
 fn orphans(inits: &[Init]) -> Vec<Option<f64>> {
     let mut best = vec![None; inits.len()];
-    for _ in 0..5 {
+    for _ in 0..3 {
         for (init, best) in inits.iter().zip(&mut best) {
             let Some(running) = service(init, &["orphans", "20000"]) else { continue };
             let pid = running.pid();
