@@ -3,7 +3,7 @@
 #   make down    stop the stack; its data stays                   make bench   ratios against the peers, into docs/
 #   make dist    release binaries in dist/, twice the same bytes  make lint    formatting and clippy
 #   make clean   forget what was built here (data stays)
-.PHONY: up down test bench lint dist clean init bench-init companion runtime-packages test-packages
+.PHONY: up down test bench lint dist clean init bench-init matrix fuzz companion runtime-packages test-packages
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -46,6 +46,22 @@ bench-init: init
 	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace
 	$(CARGO) build --quiet --release --package init-tests
 	$(TARGET)/release/init-tests --bench --write docs/benchmarks.md
+
+# The cases against this init and its peers, into the pages that show them.
+matrix: init
+	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit
+	$(CARGO) build --quiet --release --package init-tests
+	$(TARGET)/release/init-tests --write README.md --write docs/init.md
+
+# Coverage-guided, with any toolchain; SECONDS a parser.
+SECONDS ?= 10
+fuzz:
+	RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
+	    $(CARGO) build --quiet --release --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz --target $(shell rustc -vV | sed -n 's/host: //p')
+	for target in fuzz/fuzz_targets/*.rs; do \
+	    $(TARGET)/fuzz/*/release/$$(basename $$target .rs) -max_total_time=$(SECONDS) -rss_limit_mb=4096 -verbosity=0 || exit 1; done
 
 companion:
 	$(CARGO) build --release --package inception

@@ -1,6 +1,6 @@
 //! What the init is to do: one validated value, made from arguments and environment; nothing reads those afterwards.
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::time::Duration;
 
 use crate::events::Log;
@@ -16,13 +16,9 @@ pub enum Forward {
     Session,
 }
 
-/// The settings.
-pub struct Config {
-    pub forward: Forward,
-    /// The service gets a session of its own instead of a process group.
-    pub new_session: bool,
-    /// What is passed on for each signal; 0 drops it.
-    pub rewrite: [u8; signal::HIGHEST as usize + 1],
+/// The rules of stopping and starting again, apart from processes and time.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
     /// How long the first request to stop is held back, for load balancers to drain.
     pub stop_delay: Duration,
     /// From TERM to KILL for what is left after the main program.
@@ -38,6 +34,18 @@ pub struct Config {
     pub restart: Restart,
     /// The main program is stopped after this time; zero: never.
     pub max_runtime: Duration,
+    /// The main program is stopped when it gives no sign of life for this time; zero: it need not.
+    pub watchdog: Duration,
+}
+
+/// The settings.
+pub struct Config {
+    pub rules: Rules,
+    pub forward: Forward,
+    /// The service gets a session of its own instead of a process group.
+    pub new_session: bool,
+    /// What is passed on for each signal; 0 drops it.
+    pub rewrite: [u8; signal::HIGHEST as usize + 1],
     /// The signal that the init gets when its own parent ends; 0 for none.
     pub parent_death: c_int,
     /// Adopt orphans when not PID 1.
@@ -46,6 +54,10 @@ pub struct Config {
     /// Variables for the service only.
     pub variables: Vec<(Vec<u8>, Vec<u8>)>,
     pub events: Option<Log>,
+    /// The service is handed a socket for its messages (sd_notify(3)).
+    pub notify: bool,
+    /// A file that is there while the service is ready; an absolute path.
+    pub ready_file: Option<CString>,
     /// The exit codes of what goes wrong before the service runs.
     pub codes: Codes,
 }
@@ -68,12 +80,9 @@ impl Codes {
     pub const USUAL: Self = Self { not_found: 127, refused: 126, not_run: 126, own: 125 };
 }
 
-impl Default for Config {
+impl Default for Rules {
     fn default() -> Self {
         Self {
-            forward: Forward::Child,
-            new_session: false,
-            rewrite: std::array::from_fn(|signal| signal as u8),
             stop_delay: Duration::ZERO,
             grace: Duration::from_secs(5),
             stop_rest: true,
@@ -82,17 +91,31 @@ impl Default for Config {
             success: std::array::from_fn(|code| code == 0),
             restart: Restart::No,
             max_runtime: Duration::ZERO,
+            watchdog: Duration::ZERO,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            forward: Forward::Child,
+            new_session: false,
+            rewrite: std::array::from_fn(|signal| signal as u8),
             parent_death: 0,
             subreaper: true,
             identity: Identity::default(),
             variables: Vec::new(),
             events: None,
+            notify: false,
+            ready_file: None,
             codes: Codes::USUAL,
         }
     }
 }
 
-impl Config {
+impl Rules {
     /// The exit code to the outside: what counts as success is 0.
     pub fn exit_code(&self, code: c_int) -> c_int {
         if self.is_success(code) { 0 } else { code }

@@ -55,10 +55,10 @@ pub fn variable(name: &str) -> Option<&'static OsStr> {
         .find_map(|entry| Some(OsStr::from_bytes(entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?)))
 }
 
-/// The init's environment with some variables set anew; `None` where it serves as it is.
-pub fn with(set: &[(Vec<u8>, Vec<u8>)]) -> Option<Environment> {
+/// The init's environment with some variables set anew and some left out; `None` where it serves as it is.
+pub fn with(set: &[(Vec<u8>, Vec<u8>)], without: &[&str]) -> Option<Environment> {
     let listens = variable("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&sys::own_pid().to_string()));
-    if set.is_empty() && !listens {
+    if set.is_empty() && without.is_empty() && !listens {
         return None;
     }
     let mut owned: Vec<CString> = set
@@ -69,7 +69,8 @@ pub fn with(set: &[(Vec<u8>, Vec<u8>)]) -> Option<Environment> {
         owned.push(LISTEN_PID.to_owned());
     }
     let name_of = |entry: &[u8]| entry.split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
-    let replaced: Vec<_> = owned.iter().filter_map(|entry| name_of(entry.as_bytes())).collect();
+    let mut replaced: Vec<_> = owned.iter().filter_map(|entry| name_of(entry.as_bytes())).collect();
+    replaced.extend(without.iter().map(|name| name.as_bytes().to_vec()));
     let mut entries: Vec<*const c_char> = raw(own())
         .filter(|entry| {
             // SAFETY: as in `entries`.

@@ -72,7 +72,7 @@ impl Log {
 }
 
 /// A JSON string's inside (RFC 8259).
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -87,7 +87,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// One word: a process may have any name.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
 }
 

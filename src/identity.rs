@@ -57,23 +57,28 @@ fn field(entry: &str, index: usize) -> Option<&str> {
 /// The groups that list the user, and the user's own.
 fn groups_of(user: &str, own: Option<u32>) -> Vec<u32> {
     let lists = |entry: &String| field(entry, 3).is_some_and(|members| members.split(',').any(|member| member == user));
-    let mut groups: Vec<u32> = lines("/etc/group")
-        .iter()
-        .filter(|entry| lists(entry))
-        .filter_map(|entry| field(entry, 2)?.parse().ok())
-        .chain(own)
-        .collect();
-    groups.sort_unstable();
-    groups.dedup();
+    let mut groups: Vec<u32> = own.into_iter().collect();
+    for entry in lines("/etc/group").iter().filter(|entry| lists(entry)) {
+        if let Some(group) = field(entry, 2).and_then(|number| number.parse().ok())
+            && !groups.contains(&group)
+        {
+            groups.push(group);
+        }
+    }
     groups
 }
 
 /// A variable's name and value.
-type Variable = (Vec<u8>, Vec<u8>);
+pub type Variable = (Vec<u8>, Vec<u8>);
 
-/// NAME=VALUE lines; empty ones and those that start with # are left out, a value is taken as it stands.
+/// The variables in a file.
 pub fn read_variables(file: &str) -> Result<Vec<Variable>, String> {
     let content = std::fs::read(file).map_err(|error| format!("--env-file {file}: {error}"))?;
+    parse_variables(file, &content)
+}
+
+/// NAME=VALUE lines; empty ones and those that start with # are left out, a value is taken as it stands.
+pub fn parse_variables(file: &str, content: &[u8]) -> Result<Vec<Variable>, String> {
     let mut variables = Vec::new();
     for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -88,6 +93,15 @@ pub fn read_variables(file: &str) -> Result<Vec<Variable>, String> {
         variables.push((line[..end].to_vec(), line[end + 1..].to_vec()));
     }
     Ok(variables)
+}
+
+/// `NAME=VALUE`.
+pub fn variable(pair: &str) -> Result<Variable, String> {
+    let (name, value) = pair
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| format!("--env {pair}: NAME=VALUE is wanted"))?;
+    Ok((name.into(), value.into()))
 }
 
 /// `NAME=FILE`: the file's content without the newline at its end. The value is never part of an error.

@@ -12,7 +12,8 @@ pub fn reset_dispositions() {
     }
 }
 
-/// The mask of ignored signals, from /proc/self/status.
+/// The mask of ignored signals, from /proc/self/status. By itself, so that its buffer leaves the stack.
+#[inline(never)]
 fn ignored() -> Option<u64> {
     let fd = sys::open(c"/proc/self/status", libc::O_RDONLY).ok()?;
     // 1.5 kB in practice; what is looked for comes before the long lists of CPUs.
@@ -22,7 +23,8 @@ fn ignored() -> Option<u64> {
     parse(&buffer[..read.ok()?])
 }
 
-fn parse(status: &[u8]) -> Option<u64> {
+/// The mask of ignored signals that a /proc/PID/status says.
+pub fn parse(status: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\nSigIgn:\t";
     let start = status.windows(KEY.len()).position(|part| part == KEY)? + KEY.len();
     let digits = status.get(start..start + 16)?;

@@ -2,34 +2,24 @@
 //!
 //! `main` is C's, so that Rust's start-up (which polls descriptors, sets handlers and ignores SIGPIPE) takes no part:
 //! the first thing that happens is that all signals are blocked, because one that comes before is lost.
-#![cfg_attr(not(test), no_main)]
-#![cfg_attr(test, allow(dead_code, unused_imports, reason = "tests have a main of their own"))]
-
-mod config;
-mod environment;
-mod events;
-mod identity;
-mod inherited;
-mod options;
-mod personality;
-mod policy;
-mod report;
-mod signal;
-mod spawn;
-mod supervise;
-mod sys;
-mod terminal;
-mod tree;
+#![no_main]
 
 use std::ffi::{OsStr, c_char, c_int};
 
-use config::Config;
-use options::Request;
-use spawn::Command;
+use inception_init::config::Config;
+use inception_init::options::{self, Request};
+use inception_init::spawn::Command;
+use inception_init::supervise::Supervisor;
+use inception_init::{environment, inherited, report, signal, supervise, sys, warning};
 
-#[cfg_attr(not(test), unsafe(no_mangle))]
+mod memory;
+#[cfg(panic = "abort")]
+mod unwinder;
+
+#[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
-    sys::set_mask(signal::ALL);
+    // Where a filter refuses it, what does not need it still works.
+    let _ = sys::set_mask(signal::ALL).or_else(|_| sys::set_mask(signal::ALL));
     inherited::reset_dispositions();
     let count = usize::try_from(count).unwrap_or(0);
     // SAFETY: C's promise for main: `count` strings, then NULL, for as long as the process lives.
@@ -37,11 +27,18 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     if let Some(first) = options::plain_command(words, environment::entries()) {
         return supervise(Config::default(), argv, first);
     }
-    // SAFETY: as above.
+    with_options(words, argv)
+}
+
+/// By itself, so that the usual case needs no stack for it.
+#[inline(never)]
+fn with_options(words: &[*const c_char], argv: *mut *const c_char) -> c_int {
+    // SAFETY: C's promise for main.
     let args: Vec<&'static OsStr> = words.iter().map(|word| unsafe { sys::text(*word) }).collect();
     match options::read(&args, environment::entries()) {
-        Request::Run { config, command, verbose } => {
+        Request::Run { config, command, verbose, remarks } => {
             report::be_verbose(verbose);
+            remarks.iter().for_each(|remark| warning!("{remark}"));
             // The command's words to the end of argv, in their order: a peer's options may stand between them.
             let start = args.len() - command.len();
             for (place, index) in command.iter().enumerate().rev() {
@@ -52,7 +49,11 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
         }
         Request::Pause => sys::exit(supervise::pause()),
         Request::Print(text) => {
-            sys::print(text.as_bytes());
+            sys::print(1, text.as_bytes());
+            sys::exit(0)
+        }
+        Request::Say(text) => {
+            sys::print(2, text.as_bytes());
             sys::exit(0)
         }
         Request::Refuse { message, code } => {
@@ -66,5 +67,5 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
 fn supervise(config: Config, argv: *mut *const c_char, first: usize) -> c_int {
     // SAFETY: C's promise for argv; the init's name stands before the command.
     let command = unsafe { Command::new(argv.add(first)) };
-    sys::exit(supervise::Supervisor::new(config, command, 0).run())
+    sys::exit(Supervisor::new(config, command).run())
 }

@@ -3,23 +3,26 @@
 //! argh reads whole words of UTF-8 and no `--name=value`; the service's words are bytes that are nobody's business. So
 //! the arguments are split at the service first, and argh gets what stands before it in the form that it takes.
 
-use std::ffi::{OsStr, c_char, c_int};
+use std::ffi::{CString, OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use argh::FromArgs;
 
-use crate::config::{Codes, Config, Forward};
+use crate::config::{Codes, Config, Forward, Rules};
 use crate::events::Log;
 use crate::personality::{self, Peer};
 use crate::policy::Restart;
-use crate::{identity, signal, sys, warning};
+use crate::{identity, signal, sys};
 
 /// The variables that stand for options: INCEPTION_INIT_GRACE=3 for --grace 3.
 const PREFIX: &str = "INCEPTION_INIT_";
 
+/// What --license says.
+pub const LICENSE: &str = "inception-init: MIT OR Apache-2.0, at your choice\n";
+
 /// The options that take a value; every other one is a switch.
-const VALUED: [&str; 15] = [
+const VALUED: [&str; 17] = [
     "forward",
     "rewrite",
     "stop-delay",
@@ -35,10 +38,12 @@ const VALUED: [&str; 15] = [
     "env-file",
     "events",
     "event-format",
+    "watchdog",
+    "ready-file",
 ];
-/// `--secret` may be given several times, and so can't be told from the environment by one value of one option.
-const REPEATED: [&str; 1] = ["secret"];
-const SWITCHES: [&str; 2] = ["wait-all", "verbose"];
+/// Those that may be given several times; a variable stands for one of them.
+const REPEATED: [&str; 2] = ["env", "secret"];
+const SWITCHES: [&str; 3] = ["wait-all", "notify", "verbose"];
 
 /// A minimal PID 1 for containers: forwards signals to COMMAND, reaps every process, stops what COMMAND leaves behind,
 /// and ends with COMMAND's exit code.
@@ -92,9 +97,21 @@ struct Options {
     /// variables for COMMAND from a file with NAME=VALUE lines
     #[argh(option, arg_name = "file")]
     env_file: Option<String>,
+    /// NAME=VALUE: a variable for COMMAND; may be repeated
+    #[argh(option, arg_name = "NAME=VALUE")]
+    env: Vec<String>,
     /// NAME=FILE: a variable for COMMAND with the content of a file; may be repeated
     #[argh(option, arg_name = "NAME=FILE")]
     secret: Vec<String>,
+    /// hand COMMAND a socket for sd_notify(3): READY=1, STOPPING=1, WATCHDOG=1, MAINPID=
+    #[argh(switch)]
+    notify: bool,
+    /// a file that is there from READY=1 on until COMMAND stops, for health checks; with --notify
+    #[argh(option, arg_name = "file")]
+    ready_file: Option<String>,
+    /// stop COMMAND when it says no WATCHDOG=1 for this time; with --notify
+    #[argh(option, arg_name = "time")]
+    watchdog: Option<String>,
     /// write what happens to a file, or to the inherited descriptor N by fd:N
     #[argh(option, arg_name = "file|fd:N")]
     events: Option<String>,
@@ -108,6 +125,12 @@ struct Options {
     #[argh(option, long = "as", arg_name = "name")]
     #[allow(dead_code, reason = "for --help: it is read before anything else")]
     personality: Option<String>,
+    /// run nothing: reap, and end by TERM or INT; holds a pod's namespaces
+    #[argh(switch)]
+    pause: bool,
+    /// print the licence
+    #[argh(switch)]
+    license: bool,
     /// print the version
     #[argh(switch, short = 'V')]
     version: bool,
@@ -119,12 +142,14 @@ struct Options {
 
 /// What the command line asks for.
 pub enum Request {
-    /// Run the command whose words have these indices in argv; none is 0.
-    Run { config: Box<Config>, command: Vec<usize>, verbose: u8 },
+    /// Run the command whose words have these indices in argv; none is 0. The remarks are for who reads diagnostics.
+    Run { config: Box<Config>, command: Vec<usize>, verbose: u8, remarks: Vec<String> },
     /// Be what holds a pod's namespaces: run nothing, reap, end by TERM or INT.
     Pause,
     /// Print this and end well.
     Print(String),
+    /// The same on stderr, where dumb-init says it.
+    Say(String),
     /// Print this and end with the code.
     Refuse { message: String, code: c_int },
 }
@@ -147,16 +172,14 @@ pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item
 
 /// Reads the arguments (the first is the init's own name) and the environment's entries.
 pub fn read(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr> + Clone) -> Request {
-    match personality(args) {
-        Ok(Some((peer, first))) => {
-            let variable = |name: &str| {
-                environment.clone().find_map(|entry| {
-                    let value = entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-                    Some(OsStr::from_bytes(value))
-                })
-            };
-            personality::read(peer, args, first, variable)
-        }
+    let variable = |name: &str| {
+        environment.clone().find_map(|entry| {
+            let value = entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(OsStr::from_bytes(value))
+        })
+    };
+    match personality(args, variable("INCEPTION_INIT_AS")) {
+        Ok(Some((peer, first))) => personality::read(peer, args, first, variable),
         Ok(None) => read_own(args, environment).unwrap_or_else(refuse),
         Err(message) => refuse(message),
     }
@@ -166,15 +189,19 @@ fn refuse(message: String) -> Request {
     Request::Refuse { message, code: Codes::USUAL.own }
 }
 
-/// The peer to stand in for, by the init's name or by `--as`, and where its arguments begin.
-fn personality(args: &[&'static OsStr]) -> Result<Option<(Peer, usize)>, String> {
+/// The peer to stand in for, by `--as`, the init's name or the variable, and where its arguments begin.
+fn personality(args: &[&'static OsStr], variable: Option<&'static OsStr>) -> Result<Option<(Peer, usize)>, String> {
     let word = |index: usize| args.get(index).copied().unwrap_or_default();
-    let (name, first) = match word(1).as_bytes() {
-        b"--as" => (word(2), 3),
-        bytes => match bytes.strip_prefix(b"--as=") {
-            Some(name) => (OsStr::from_bytes(name), 2),
-            None => return Ok(Peer::named(word(0)).map(|peer| (peer, 1))),
-        },
+    let (name, first) = if word(1) == "--as" {
+        (word(2), 3)
+    } else if let Some(name) = word(1).as_bytes().strip_prefix(b"--as=") {
+        (OsStr::from_bytes(name), 2)
+    } else if let Some(peer) = Peer::named(word(0)) {
+        return Ok(Some((peer, 1)));
+    } else if let Some(name) = variable {
+        (name, 1)
+    } else {
+        return Ok(None);
     };
     let known = "tini, tini-static, docker-init, dumb-init or catatonit is wanted";
     Peer::named(name).map(|peer| Some((peer, first))).ok_or_else(|| format!("--as {}: {known}", name.display()))
@@ -182,7 +209,8 @@ fn personality(args: &[&'static OsStr]) -> Result<Option<(Peer, usize)>, String>
 
 fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static OsStr>) -> Result<Request, String> {
     let (mut words, command) = split(args)?;
-    words.splice(0..0, from_environment(&words, environment)?);
+    let mut remarks = Vec::new();
+    words.splice(0..0, from_environment(&words, environment, &mut remarks)?);
     let indices = || (command..args.len()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let options = match Options::from_args(&["inception-init"], &words) {
@@ -193,11 +221,17 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
     if options.version {
         return Ok(Request::Print(format!("inception-init version {}\n", env!("CARGO_PKG_VERSION"))));
     }
+    if options.license {
+        return Ok(Request::Print(LICENSE.into()));
+    }
+    if options.pause {
+        return Ok(Request::Pause);
+    }
     if command >= args.len() {
         return Err("no command to run: inception-init [options] [--] COMMAND [arguments]".into());
     }
     let config = Box::new(config(&options)?);
-    Ok(Request::Run { config, command: indices(), verbose: options.verbose })
+    Ok(Request::Run { config, command: indices(), verbose: options.verbose, remarks })
 }
 
 /// The init's own words, one for one as argh takes them, and the index of the command's first word.
@@ -240,6 +274,7 @@ fn split(args: &[&OsStr]) -> Result<(Vec<String>, usize), String> {
 fn from_environment(
     words: &[String],
     environment: impl Iterator<Item = &'static OsStr>,
+    remarks: &mut Vec<String>,
 ) -> Result<Vec<String>, String> {
     let mut more = Vec::new();
     for entry in environment {
@@ -261,14 +296,15 @@ fn from_environment(
             more.extend(std::iter::repeat_n(option, usize::from(u8::min(times, 2))));
         } else {
             // Not refused: an orchestrator makes variables of its own from a service's name.
-            warning!("{PREFIX}{variable} is ignored: there is no option --{name}");
+            remarks.push(format!("{PREFIX}{variable} is ignored: there is no option --{name}"));
         }
     }
     Ok(more)
 }
 
 fn config(options: &Options) -> Result<Config, String> {
-    let mut config = Config { wait_all: options.wait_all, ..Config::default() };
+    let mut config = Config { rules: Rules { wait_all: options.wait_all, ..Rules::default() }, ..Config::default() };
+    let rules = &mut config.rules;
     if let Some(text) = &options.forward {
         config.forward = match text.as_str() {
             "child" => Forward::Child,
@@ -285,16 +321,17 @@ fn config(options: &Options) -> Result<Config, String> {
     }
     for code in options.success.iter().flat_map(|list| list.split(',')) {
         let code: u8 = code.parse().map_err(|_| format!("--success {code}: numbers from 0 to 255 are wanted"))?;
-        config.success[usize::from(code)] = true;
+        rules.success[usize::from(code)] = true;
     }
     if let Some(text) = &options.restart {
-        config.restart = Restart::parse(text)
+        rules.restart = Restart::parse(text)
             .ok_or_else(|| format!("--restart {text}: no, on-failure, on-failure:N or always is wanted"))?;
     }
     let times = [
-        ("stop-delay", &options.stop_delay, &mut config.stop_delay),
-        ("grace", &options.grace, &mut config.grace),
-        ("max-runtime", &options.max_runtime, &mut config.max_runtime),
+        ("stop-delay", &options.stop_delay, &mut rules.stop_delay),
+        ("grace", &options.grace, &mut rules.grace),
+        ("max-runtime", &options.max_runtime, &mut rules.max_runtime),
+        ("watchdog", &options.watchdog, &mut rules.watchdog),
     ];
     for (name, text, time) in times {
         if let Some(text) = text {
@@ -320,6 +357,15 @@ fn config(options: &Options) -> Result<Config, String> {
         Some(other) => return Err(format!("--event-format {other}: text or json is wanted")),
     };
     config.events = options.events.as_deref().map(|target| Log::open(target, json)).transpose()?;
+    config.notify = options.notify || options.ready_file.is_some() || !config.rules.watchdog.is_zero();
+    if let Some(file) = &options.ready_file {
+        let name = CString::new(file.as_str()).ok().filter(|_| file.starts_with('/'));
+        // The init goes to another folder.
+        config.ready_file = Some(name.ok_or_else(|| format!("--ready-file {file}: a path from / on is wanted"))?);
+    }
+    for pair in &options.env {
+        config.variables.push(identity::variable(pair)?);
+    }
     for pair in &options.secret {
         config.variables.push(identity::read_secret(pair)?);
     }
@@ -362,8 +408,8 @@ mod tests {
 
     fn run(words: &'static [&'static str], environment: &'static [&'static str]) -> (Config, usize, u8) {
         match read_words(words, environment) {
-            Request::Run { config, command, verbose } => (*config, command[0], verbose),
-            Request::Print(text) | Request::Refuse { message: text, .. } => panic!("{text}"),
+            Request::Run { config, command, verbose, .. } => (*config, command[0], verbose),
+            Request::Print(text) | Request::Say(text) | Request::Refuse { message: text, .. } => panic!("{text}"),
             Request::Pause => panic!("pause"),
         }
     }
@@ -374,8 +420,8 @@ mod tests {
         assert_eq!(run(&["true", "--grace", "x"], &[]).1, 1);
         let (config, command, verbose) =
             run(&["-vv", "--grace=0.5", "--wait-all", "--rewrite", "15:3", "--", "sh"], &[]);
-        assert_eq!((config.grace, command, verbose), (Duration::from_millis(500), 7, 2));
-        assert_eq!((config.rewrite[15], config.rewrite[2], config.wait_all), (3, 2, true));
+        assert_eq!((config.rules.grace, command, verbose), (Duration::from_millis(500), 7, 2));
+        assert_eq!((config.rewrite[15], config.rewrite[2], config.rules.wait_all), (3, 2, true));
         assert_eq!(run(&["--secret=A=/dev/null", "-"], &[]).1, 2);
     }
 
@@ -384,9 +430,12 @@ mod tests {
         let environment =
             &["INCEPTION_INIT_GRACE=3", "INCEPTION_INIT_WAIT_ALL=1", "PATH=/", "INCEPTION_INIT_VERBOSE=0"];
         let (config, _, verbose) = run(&["--grace", "2m", "true"], environment);
-        assert_eq!((config.grace, config.wait_all, verbose), (Duration::from_secs(120), true, 0));
-        assert_eq!(run(&["true"], environment).0.grace, Duration::from_secs(3));
+        assert_eq!((config.rules.grace, config.rules.wait_all, verbose), (Duration::from_secs(120), true, 0));
+        assert_eq!(run(&["true"], environment).0.rules.grace, Duration::from_secs(3));
         assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_GRACE=x"]), Request::Refuse { .. }));
+        let stands_in = |words| run(words, &["INCEPTION_INIT_AS=dumb-init"]).0.new_session;
+        assert!(stands_in(&["true"]) && !stands_in(&["--as", "tini", "true"]));
+        assert!(matches!(read_words(&["true"], &["INCEPTION_INIT_AS=systemd"]), Request::Refuse { .. }));
         assert_eq!(run(&["true"], &["INCEPTION_INIT_PORT=tcp://192.0.2.1:80"]).1, 1);
     }
 
@@ -437,7 +486,8 @@ mod tests {
         let Request::Print(help) = read_words(&["--help"], &[]) else { panic!("no help") };
         let page = include_str!("../docs/init.md");
         let manual = include_str!("../docs/man/inception-init.8").replace("\\-", "-");
-        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).filter(|name| **name != "verbose") {
+        let others = ["pause", "license", "version", "help", "as"];
+        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).chain(&others).filter(|name| **name != "verbose") {
             let option = format!("--{name}");
             assert!(help.contains(&option) && page.contains(&option) && manual.contains(&option), "{name} in:\n{help}");
         }

@@ -68,9 +68,11 @@ pub fn is_forwarded(signal: c_int, by_kernel: bool) -> bool {
     signal != libc::SIGCHLD && !(by_kernel && bit(signal) & ONLY_WHEN_SENT != 0)
 }
 
-/// Whether a signal asks the service to end for good: no restart follows. RTMIN+3 is systemd's word for it.
-pub fn asks_to_stop(signal: c_int) -> bool {
-    matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) || signal == FIRST_REAL_TIME + 3
+/// Whether a signal that is passed on as `passed` (0: not at all) asks the service to end for good, so that no restart
+/// follows. RTMIN+3 is systemd's word for it.
+pub fn asks_to_stop(signal: c_int, passed: c_int) -> bool {
+    let asks = |signal| matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) || signal == FIRST_REAL_TIME + 3;
+    passed != 0 && (asks(signal) || asks(passed))
 }
 
 /// A signal by number, name (with or without SIG), RTMIN+n or RTMAX-n; upper or lower case.
@@ -137,5 +139,37 @@ mod tests {
         assert!(is_forwarded(libc::SIGSEGV, false) && !is_forwarded(libc::SIGSEGV, true));
         assert!(is_forwarded(libc::SIGHUP, true) && is_forwarded(64, false));
         assert!(!is_forwarded(libc::SIGCHLD, false));
+    }
+
+    /// The table of docs/init.md says of each signal, 1 to 64, what the code does.
+    #[test]
+    fn the_documented_table_is_true() {
+        let page = include_str!("../docs/init.md");
+        let section = page.split("\n## ").find(|section| section.starts_with("Signals")).unwrap();
+        let rows: Vec<(&str, &str)> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+            .filter(|(signals, _)| *signals != "signal")
+            .collect();
+        let row_of = |signal: c_int| {
+            let names = |row: &&(&str, &str)| row.0.split(", ").any(|word| parse(word) == Some(signal));
+            let named: Vec<_> = rows.iter().filter(names).collect();
+            named
+                .first()
+                .map_or_else(|| rows.iter().find(|row| row.0.starts_with("all others")).unwrap().1, |row| row.1)
+        };
+        for signal in 1..=HIGHEST {
+            let says = row_of(signal);
+            let told = (is_forwarded(signal, false), is_forwarded(signal, true), asks_to_stop(signal, signal));
+            let wanted = match says {
+                says if says.starts_with("the kernel's own") => continue,
+                says if says.starts_with("a child ended") => (false, false, false),
+                says if says.starts_with("forwarded when a process sent them") => (true, false, false),
+                says if says.starts_with("forwarded, and no restart follows") => (true, true, true),
+                says if says.starts_with("forwarded, real-time signals included") => (true, true, false),
+                says => panic!("{signal}: {says}"),
+            };
+            assert_eq!(told, wanted, "{}: {says}", name(signal));
+        }
     }
 }

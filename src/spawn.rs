@@ -44,8 +44,6 @@ pub struct Birth {
     pub new_session: bool,
     /// A terminal to become the foreground process group of (with a new session: the controlling terminal).
     pub terminal: Option<c_int>,
-    /// The mask of blocked signals.
-    pub mask: u64,
     /// The signal that the service gets when the init is killed; 0 for none.
     pub death_signal: c_int,
     /// Who and where the service is.
@@ -116,6 +114,27 @@ pub fn spawn(command: Command, birth: &Birth) -> Result<c_int, Failure> {
     }
 }
 
+/// The number that the kernel gives to a process now: the newest one that there is.
+pub fn newest_pid() -> Option<c_int> {
+    extern "C" fn nothing(_: *mut c_void) -> c_int {
+        0
+    }
+    let mut stack = MaybeUninit::<[u64; 256]>::uninit();
+    // SAFETY: the child returns at once, on a stack of its own that outlives it, while this process waits (CLONE_VFORK).
+    // One past the end of an array of u64 is aligned to 8; rounded down to 16, as the ABIs want it.
+    unsafe {
+        let top = stack.as_mut_ptr().cast::<u64>().add(256);
+        let top = top.wrapping_byte_sub(top as usize % 16);
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let pid = libc::clone(nothing, top.cast(), flags, std::ptr::null_mut());
+        if pid < 0 {
+            return None;
+        }
+        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+        Some(pid)
+    }
+}
+
 extern "C" fn child(shared: *mut c_void) -> c_int {
     // SAFETY: the parent's Shared, which waits for us and does not touch it.
     let shared = unsafe { &mut *shared.cast::<Shared>() };
@@ -143,11 +162,15 @@ fn become_service(command: Command, birth: &Birth) -> Failure {
     if let Err(failure) = take_identity(&birth.identity) {
         return failure;
     }
-    if birth.death_signal != 0 && sys::set_parent_death_signal(birth.death_signal).is_err() {
-        return Failure::Prepare("ask for the parent-death signal", Errno::last());
+    if birth.death_signal != 0 {
+        // Refused by a filter it is missed only if the init is killed.
+        let _ = sys::set_parent_death_signal(birth.death_signal);
     }
     let (path, environment) = find_variables(birth.environment);
-    sys::set_mask(birth.mask);
+    // With all signals blocked it could never be stopped.
+    if let Err(error) = sys::set_mask(0) {
+        return Failure::Prepare("unblock the signals", error);
+    }
     Failure::Exec(exec(command, path, environment))
 }
 

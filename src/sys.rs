@@ -25,10 +25,46 @@ fn checked(result: c_long) -> Result<c_long, Errno> {
     if result < 0 { Err(Errno::last()) } else { Ok(result) }
 }
 
+/// A call that is made again where a signal interrupted it.
+fn again(mut call: impl FnMut() -> c_long) -> Result<c_long, Errno> {
+    loop {
+        match checked(call()) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// A system call without the C library in between: the init sleeps in one, and the library's page would stay in memory
+/// for it. The result or the negative error, as the kernel has it.
+///
+/// # Safety
+/// The call's own contract.
+#[inline(always)]
+unsafe fn direct(number: c_long, arguments: [usize; 4]) -> Result<c_long, Errno> {
+    let [a, b, c, d] = arguments;
+    let result: isize;
+    // SAFETY: the kernel's calling convention: it changes the result's register and those that are named as lost.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b, in("rdx") c,
+            in("r10") d, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") a as isize => result, in("x1") b, in("x2") c,
+            in("x3") d, options(nostack));
+    }
+    if result < 0 { Err(Errno::from_raw(-result as i32)) } else { Ok(result as c_long) }
+}
+
 /// Sets the mask of blocked signals (rt_sigprocmask(2)); bit n-1 is signal n.
-pub fn set_mask(mask: u64) {
+pub fn set_mask(mask: u64) -> Result<(), Errno> {
     // SAFETY: reads 8 bytes of a live integer; no old mask is asked for.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, MASK_SIZE) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, MASK_SIZE) };
+    checked(result).map(drop)
 }
 
 /// Gives a signal its default disposition (rt_sigaction(2)). Refused for KILL and STOP, which have no other.
@@ -41,16 +77,22 @@ pub fn set_default(signal: c_int) {
 
 /// Waits until a signal of the mask is pending and takes it; for ever without a timeout. Errors: EAGAIN (the time is
 /// over), EINTR, and what a seccomp filter answers.
+#[inline(always)]
 pub fn wait_signal(mask: u64, timeout: Option<Duration>) -> Result<Arrived, Errno> {
-    // SAFETY: an all-zero siginfo_t is valid, it is plain numbers.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // Not zeroed: that would be the C library's memset.
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
     let limit = timeout.map(timespec);
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the mask and the time are read, the info is written; all three live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, &raw mut info, limit, MASK_SIZE) };
+    let signal = unsafe {
+        let arguments = [&raw const mask as usize, info.as_mut_ptr() as usize, limit as usize, MASK_SIZE];
+        direct(libc::SYS_rt_sigtimedwait, arguments)
+    }?;
+    // SAFETY: with a signal the kernel wrote the whole info.
+    let info = unsafe { info.assume_init_ref() };
     // SAFETY: for a sent signal the field is the sender; otherwise it is some number, and not looked at.
     let sender = unsafe { info.si_pid() };
-    checked(result).map(|signal| Arrived { signal: signal as c_int, by_kernel: info.si_code > 0, sender })
+    Ok(Arrived { signal: signal as c_int, by_kernel: info.si_code > 0, sender })
 }
 
 fn timespec(time: Duration) -> libc::timespec {
@@ -61,7 +103,7 @@ fn timespec(time: Duration) -> libc::timespec {
     spec
 }
 
-/// A signalfd(2) for the mask: the way round where rt_sigtimedwait is refused.
+/// A signalfd(2) for the mask.
 pub fn open_signals(mask: u64) -> Result<c_int, Errno> {
     // SAFETY: reads the 8 bytes of the mask.
     let result = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, MASK_SIZE, libc::SFD_CLOEXEC) };
@@ -69,22 +111,31 @@ pub fn open_signals(mask: u64) -> Result<c_int, Errno> {
 }
 
 /// Like [`wait_signal`], from a signalfd.
+#[inline(always)]
 pub fn read_signal(fd: c_int, timeout: Option<Duration>) -> Result<Arrived, Errno> {
-    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let limit = timeout.map_or(-1, |time| time.as_millis().saturating_add(1).min(i32::MAX as u128) as c_int);
-    // SAFETY: one pollfd is given, and lives.
-    if checked(c_long::from(unsafe { libc::poll(&raw mut entry, 1, limit) }))? == 0 {
-        return Err(Errno::EAGAIN);
+    if let Some(timeout) = timeout {
+        wait_readable(fd, timeout)?;
     }
-    // SAFETY: an all-zero signalfd_siginfo is valid, it is plain numbers.
-    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    let size = size_of::<libc::signalfd_siginfo>();
     // SAFETY: writes at most the struct's size into the struct.
-    let read = unsafe { libc::read(fd, (&raw mut info).cast::<c_void>(), size_of::<libc::signalfd_siginfo>()) };
-    checked(read as c_long).map(|_| Arrived {
-        signal: info.ssi_signo as c_int,
-        by_kernel: info.ssi_code > 0,
-        sender: info.ssi_pid as c_int,
-    })
+    let read = unsafe { direct(libc::SYS_read, [fd as usize, info.as_mut_ptr() as usize, size, 0]) }?;
+    if read as usize != size {
+        return Err(Errno::EIO);
+    }
+    // SAFETY: the kernel wrote all of it.
+    let info = unsafe { info.assume_init_ref() };
+    Ok(Arrived { signal: info.ssi_signo as c_int, by_kernel: info.ssi_code > 0, sender: info.ssi_pid as c_int })
+}
+
+/// Waits until there is something to read. Errors: EAGAIN where the time is over.
+fn wait_readable(fd: c_int, time: Duration) -> Result<(), Errno> {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // In whole milliseconds, not less than the time.
+    let limit = time.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as c_int;
+    // SAFETY: one pollfd is given, and lives.
+    let ready = checked(c_long::from(unsafe { libc::poll(&raw mut entry, 1, limit) }))?;
+    if ready == 0 { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
 /// A child that changed its state.
@@ -107,6 +158,13 @@ pub fn next_ended() -> Option<c_int> {
     (result == 0 && pid > 0).then_some(pid)
 }
 
+/// Whether a process is a child of this one.
+pub fn is_child(pid: c_int) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: plain numbers, and no siginfo is asked for.
+    unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, pid, 0usize, flags, 0usize) == 0 }
+}
+
 /// Takes a child (-1: the next one) that ended (with `stopped`: or stopped), without waiting: `None` where the children
 /// there are run on. Errors: ECHILD where there is no child at all.
 pub fn reap(child: c_int, stopped: bool) -> Result<Option<Changed>, Errno> {
@@ -124,10 +182,17 @@ pub fn reap(child: c_int, stopped: bool) -> Result<Option<Changed>, Errno> {
     }
 }
 
-/// kill(2); signal 0 only asks.
+/// kill(2); signal 0 only asks. Where it is refused for one process, which a filter may do, pidfd_send_signal(2).
 pub fn kill(pid: c_int, signal: c_int) -> Result<(), Errno> {
     // SAFETY: plain numbers.
-    checked(c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)
+    let result = checked(c_long::from(unsafe { libc::kill(pid, signal) })).map(drop);
+    if result.is_ok() || pid <= 0 || signal == 0 {
+        return result;
+    }
+    let reference = open_process(pid).or_else(|_| result.and(Ok(-1)))?;
+    let sent = kill_process(reference, signal);
+    close(reference);
+    sent
 }
 
 /// A reference to a process that can't come to mean another one (pidfd_open(2)).
@@ -173,14 +238,14 @@ pub fn open(path: &CStr, flags: c_int) -> Result<c_int, Errno> {
     let flags = flags | libc::O_CLOEXEC;
     // The raw call, because musl's open sets the flag a second time, for old kernels.
     // SAFETY: the path ends in NUL.
-    checked(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o644) })
+    again(|| unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o644) })
         .map(|fd| fd as c_int)
 }
 
 /// read(2).
 pub fn read(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: writes at most the buffer's length into it.
-    checked(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as c_long).map(|count| count as usize)
+    again(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as c_long).map(|count| count as usize)
 }
 
 /// Entries of an open folder (getdents64(2)), for [`names`]; 0 bytes at the end. std's own way panics when a close fails.
@@ -260,6 +325,7 @@ fn is_pipe(fd: c_int) -> bool {
 
 /// Gives back the memory that starting took: pages of code and constants that may never be run again (the few that are
 /// come back from the page cache), and stack below the present depth.
+#[inline(always)]
 pub fn let_pages_go() {
     unsafe extern "C" {
         // Where the linker put the program's first byte, and the first of its data that may have been written.
@@ -269,7 +335,9 @@ pub fn let_pages_go() {
     // SAFETY: asks the C library for a constant.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
     let here = 0u8;
-    let first = &raw const __executable_start as usize;
+    // All but the first window in which the kernel maps a file: the init sleeps in it, and would fetch it again.
+    const WINDOW: usize = 64 << 10;
+    let first = (&raw const __executable_start as usize / WINDOW + 1) * WINDOW;
     let data = &raw const __init_array_start as usize;
     let depth = &raw const here as usize;
     let ranges = [(first, data / page * page), ((depth - (64 << 10)) / page * page, (depth - 1024) / page * page)];
@@ -277,7 +345,7 @@ pub fn let_pages_go() {
         if start < end {
             // SAFETY: read-only pages of the program's file, which the kernel reads again, and stack that no frame uses
             // (this leaf and its red zone are left out). A part that is not mapped is skipped.
-            unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
+            let _ = unsafe { direct(libc::SYS_madvise, [start, end - start, libc::MADV_DONTNEED as usize, 0]) };
         }
     }
 }
@@ -333,14 +401,123 @@ pub fn exit(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Writes all of a text to stdout, waiting where it must.
-pub fn print(mut bytes: &[u8]) {
+/// Writes all of a text, waiting where it must.
+pub fn print(fd: c_int, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // SAFETY: the bytes are read.
-        let written = unsafe { libc::write(1, bytes.as_ptr().cast(), bytes.len()) };
+        let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
         match usize::try_from(written) {
             Ok(count) => bytes = &bytes[count..],
             Err(_) => return,
         }
     }
+}
+
+/// A datagram socket for sd_notify(3): not blocking, closed on exec, telling who sends, announced by SIGIO. The
+/// descriptor and the name, without the NUL that abstract names begin with, that the kernel chose (unix(7), autobind).
+pub fn open_notify_socket() -> Result<(c_int, Vec<u8>), Errno> {
+    // SAFETY: plain numbers.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    checked(c_long::from(fd))?;
+    // SAFETY: an all-zero address is valid, it is plain numbers.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let yes: c_int = 1;
+    let mut length = size_of::<libc::sa_family_t>() as libc::socklen_t;
+    // SAFETY: the address, its length and the integer live through the calls, and have the sizes that are said.
+    let result = unsafe {
+        let pointer = (&raw mut address).cast::<libc::sockaddr>();
+        let wanted = (&raw const yes).cast::<c_void>();
+        let mut result = libc::bind(fd, pointer, length);
+        length = size_of_val(&address) as libc::socklen_t;
+        for step in 0..4 {
+            if result < 0 {
+                break;
+            }
+            result = match step {
+                0 => libc::getsockname(fd, pointer, &raw mut length),
+                1 => libc::setsockopt(
+                    fd,
+                    libc::SOL_SOCKET,
+                    libc::SO_PASSCRED,
+                    wanted,
+                    size_of_val(&yes) as libc::socklen_t,
+                ),
+                2 => libc::fcntl(fd, libc::F_SETOWN, own_pid()),
+                _ => libc::fcntl(fd, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK),
+            };
+        }
+        result
+    };
+    if let Err(error) = checked(c_long::from(result)) {
+        close(fd);
+        return Err(error);
+    }
+    let used = (length as usize).saturating_sub(size_of::<libc::sa_family_t>() + 1);
+    let name = address.sun_path.iter().skip(1).take(used).map(|byte| *byte as u8).collect();
+    Ok((fd, name))
+}
+
+/// A datagram and the pid of who sent it. Descriptors that come along are closed by the kernel, for which
+/// sd_notify_barrier(3) waits. Errors: EAGAIN where there is none.
+pub fn receive(fd: c_int, buffer: &mut [u8]) -> Result<(usize, c_int), Errno> {
+    #[repr(C, align(8))]
+    struct Control([u8; 64]);
+    let mut control = Control([0; 64]);
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: an all-zero msghdr is valid: null pointers and zero lengths.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // Room for the credentials and for nothing else.
+    // SAFETY: computes a number.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as _;
+    // SAFETY: everything that the header points to lives through the call.
+    let length =
+        checked(unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) } as c_long)?;
+    let mut sender = 0;
+    // SAFETY: the kernel wrote well-formed headers into the control buffer, which is aligned for them.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_CREDENTIALS
+        {
+            sender = libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned().pid;
+        }
+    }
+    Ok((length as usize, sender))
+}
+
+/// Sends a datagram, without waiting, to a socket by its name: a path, or `@` and an abstract name.
+pub fn send_to(fd: c_int, name: &[u8], bytes: &[u8]) -> Result<(), Errno> {
+    // SAFETY: an all-zero address is valid, it is plain numbers.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    if name.is_empty() || name.len() >= address.sun_path.len() {
+        return Err(Errno::EINVAL);
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(name) {
+        *place = *byte as c_char;
+    }
+    if name[0] == b'@' {
+        address.sun_path[0] = 0;
+    }
+    let length = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + name.len()) as libc::socklen_t;
+    // SAFETY: bytes and address live through the call, with the lengths that are said.
+    let sent = unsafe {
+        let address = (&raw const address).cast::<libc::sockaddr>();
+        libc::sendto(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL, address, length)
+    };
+    checked(sent as c_long).map(drop)
+}
+
+/// Makes an empty file, or leaves one as it is.
+pub fn make_file(path: &CStr) -> Result<(), Errno> {
+    open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW).map(close)
+}
+
+/// unlink(2).
+pub fn remove_file(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path ends in NUL.
+    checked(c_long::from(unsafe { libc::unlink(path.as_ptr()) })).map(drop)
 }

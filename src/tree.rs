@@ -2,8 +2,6 @@
 
 use std::ffi::{CString, c_int};
 
-use nix::errno::Errno;
-
 use crate::sys;
 
 /// A process: its pid and when it started, which together name it for good.
@@ -45,6 +43,21 @@ pub fn descendants() -> Vec<Process> {
     found
 }
 
+/// Whether a process descends from this one; false where /proc does not tell.
+pub fn is_descendant(mut pid: c_int) -> bool {
+    let own_pid = sys::own_pid();
+    // The depth of a process tree has no bound, but a loop can't be ruled out while it changes.
+    for _ in 0..1024 {
+        match read(pid) {
+            _ if pid <= 0 => return false,
+            Some(process) if process.parent == own_pid => return true,
+            Some(process) => pid = process.parent,
+            None => return false,
+        }
+    }
+    false
+}
+
 /// The living children of this process.
 pub fn children() -> Vec<Process> {
     let own_pid = sys::own_pid();
@@ -72,7 +85,7 @@ fn all_processes() -> Vec<Process> {
     all
 }
 
-/// What /proc/PID/stat says of a process.
+/// What /proc/PID/stat says of a process, as it is now.
 fn read(pid: c_int) -> Option<Process> {
     let path = CString::new(format!("/proc/{pid}/stat")).ok()?;
     let fd = sys::open(&path, libc::O_RDONLY).ok()?;
@@ -82,7 +95,8 @@ fn read(pid: c_int) -> Option<Process> {
     parse(pid, &buffer[..read.ok()?])
 }
 
-fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
+/// Reads a line of /proc/PID/stat.
+pub fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
     // The name stands in brackets and may hold any byte, brackets too.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = std::str::from_utf8(stat.get(end + 2..)?).ok()?.split(' ');
@@ -97,16 +111,12 @@ fn parse(pid: c_int, stat: &[u8]) -> Option<Process> {
 
 /// Sends a signal to a process that was found before, if it still is that process.
 pub fn send(process: Process, signal: c_int) {
-    let reference = match sys::open_process(process.pid) {
-        Ok(reference) => Some(reference),
-        // The kernel is older than 5.3, a filter refuses, or there are no descriptors left.
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::EMFILE | Errno::ENFILE | Errno::EINVAL | Errno::ENOMEM) => None,
-        Err(_) => return,
-    };
+    // Refused by an old kernel (before 5.3), a filter, or where there are no descriptors left.
+    let reference = sys::open_process(process.pid).ok();
     // The reference was opened before this look: what it shows is what the reference means.
     if read(process.pid).is_some_and(|now| now.started == process.started) {
         let sent = reference.map(|reference| sys::kill_process(reference, signal));
-        if matches!(sent, None | Some(Err(Errno::ENOSYS | Errno::EPERM))) {
+        if matches!(sent, None | Some(Err(_))) {
             let _ = sys::kill(process.pid, signal);
         }
     }
@@ -115,12 +125,33 @@ pub fn send(process: Process, signal: c_int) {
     }
 }
 
-/// Sends a signal once to every descendant that is not in `done`, and to those that appear while it does; adds them to
-/// `done`.
-pub fn send_to_all(signal: c_int, done: &mut Vec<Process>) {
+/// Every living process of the pid namespace but this one, whoever's child it is: for its PID 1.
+pub fn namespace() -> Vec<Process> {
+    let own_pid = sys::own_pid();
+    all_processes().into_iter().filter(|process| process.pid != own_pid && !process.zombie).collect()
+}
+
+/// Whether /proc does not tell about processes.
+pub fn is_blind() -> bool {
+    let own_pid = sys::own_pid();
+    !all_processes().iter().any(|process| process.pid == own_pid)
+}
+
+/// The children of this process where /proc does not tell: every number that was given out since `first` was is asked
+/// for, up to `newest`. Descendants of theirs become children when they have ended.
+pub fn children_by_asking(first: c_int, newest: c_int) -> impl Iterator<Item = c_int> {
+    // The numbers start anew at one of two places (proc(5), pid_max): small machines have the first.
+    let highest = if first < 1 << 15 { 1 << 15 } else { 1 << 22 };
+    let (end, anew) = if newest < first { (highest, newest) } else { (newest, 0) };
+    (first..=end).chain(1..=anew).filter(|pid| sys::is_child(*pid))
+}
+
+/// Sends a signal once to every process that `look` finds and that is not in `done`, and to those that appear while it
+/// does; adds them to `done`.
+pub fn send_to_all(signal: c_int, look: fn() -> Vec<Process>, done: &mut Vec<Process>) {
     // A process may fork between the look and the signal. A fork bomb is for KILL.
     for _ in 0..16 {
-        let new: Vec<_> = descendants().into_iter().filter(|process| !is_in(done, *process)).collect();
+        let new: Vec<_> = look().into_iter().filter(|process| !is_in(done, *process)).collect();
         if new.is_empty() {
             break;
         }

@@ -3,8 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Init, LIMIT, Place, Running, children, eventually, finish, probe_program, start, status_field};
-use crate::terminal_cases;
+use crate::harness::{
+    Init, LIMIT, Place, Running, children, eventually, finish, probe_program, scratch, start, status_field,
+};
+use crate::{notify_cases, place_cases, terminal_cases};
 
 /// What a case finds: nothing, or why it failed.
 pub type Verdict = Result<(), String>;
@@ -53,17 +55,23 @@ pub const CASES: &[Case] = &[
     case("descriptors 0, 1, 2 closed", closed_descriptors, &["tini"]),
     case("inherited descriptors and folder are let go", lets_go, ALL),
     case("never wakes when idle", never_wakes, &["tini"]),
-    case("no /proc", no_proc, &[]),
-    case("uid 65534 without capabilities", no_privileges, &[]),
+    case("no /proc", place_cases::no_proc, &[]),
+    case("no /dev", place_cases::no_dev, &[]),
+    case("a root that is read-only", place_cases::read_only, &[]),
+    case("uid 65534 without capabilities", place_cases::no_privileges, &[]),
+    case("200 orphans where 20 processes are allowed", place_cases::few_processes, &[]),
+    case("a seccomp filter that refuses setpgid, setsid or ioctl", place_cases::no_job_control, ALL),
+    case("a seccomp filter that refuses prctl, signalfd or rt_sigtimedwait", place_cases::no_waiting, ALL),
     case("what is left gets TERM and time to finish", leftovers_finish, ALL),
     case("so does what called setsid", session_leftovers_finish, ALL),
+    case("a program behind a shell gets TERM and time too", behind_a_shell, ALL),
     case("not PID 1: nothing is left behind", nothing_left, ALL),
     case("not PID 1: never a signal outside its own tree", stays_in_its_tree, &[]),
     case("not PID 1: killed, it takes the service along", killed_init, ALL),
     case("a full stderr stops nothing", full_stderr, &[]),
     case("terminal: Ctrl-C is 130", terminal_cases::interrupt, &[]),
     case("terminal: the service reads", terminal_cases::reads, &[]),
-    case("terminal: Ctrl-Z and fg under a shell", terminal_cases::job_control, &["tini", "catatonit"]),
+    case("terminal: Ctrl-Z and fg under a shell", terminal_cases::job_control, ALL),
     case("terminal: hang-up ends the service", terminal_cases::hang_up, &[]),
     case("terminal: the window's size arrives", terminal_cases::window_size, &[]),
     ours("KILL after --grace, the exit code kept", grace),
@@ -78,33 +86,41 @@ pub const CASES: &[Case] = &[
     ours("--rewrite TERM:USR1,HUP:0", rewrites),
     ours("--stop-delay holds TERM back", stop_delay),
     ours("--max-runtime stops the service", max_runtime),
+    ours("no TERM is lost from the moment on that the mask is set", place_cases::no_blind_window),
     ours("--success 143 makes 0", success),
     ours("--secret and --env-file are the service's only", secrets),
     ours("--user, --workdir, --umask", identity),
+    ours("--ready-file is there from READY=1 to STOPPING=1", notify_cases::ready_file),
+    ours("--ready-file goes at the first TERM, before --stop-delay is over", notify_cases::unready_by_stop),
+    ours("--watchdog stops who is silent, with ABRT, and nobody else", notify_cases::watchdog),
+    ours("MAINPID= names the main program", notify_cases::main_pid),
+    ours("messages of processes of others are passed over", notify_cases::strangers),
+    ours("messages reach an outer NOTIFY_SOCKET too", notify_cases::outer_socket),
+    ours("--pause reaps until TERM", place_cases::pause),
     ours("LISTEN_PID becomes the service's", listen_pid),
     ours("options by environment", by_environment),
     ours("--events tells what happened, in order", events),
     ours("wrong options are 125", wrong_options),
-    ours("pids limit: fork fails with a message, 125", pids_limit),
+    ours("pids limit: fork fails with a message, 125", place_cases::no_process),
 ];
 
-fn expect(what: &str, got: i32, wanted: i32) -> Verdict {
+pub fn expect(what: &str, got: i32, wanted: i32) -> Verdict {
     if got == wanted { Ok(()) } else { Err(format!("{what}: exit code {got}, not {wanted}")) }
 }
 
-fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+pub fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-fn shell(init: &Init, options: &[&str], script: &str) -> Command {
+pub fn shell(init: &Init, options: &[&str], script: &str) -> Command {
     init.command(options, &["sh", "-c", script])
 }
 
-fn begin(command: Command, place: Place) -> Result<Running, String> {
+pub fn begin(command: Command, place: Place) -> Result<Running, String> {
     start(command, place).map_err(|error| error.to_string())
 }
 
-fn probe(init: &Init, options: &[&str], words: &[&str]) -> Command {
+pub fn probe(init: &Init, options: &[&str], words: &[&str]) -> Command {
     let program = probe_program().to_string_lossy().into_owned();
     let mut all = vec![program.as_str(), "probe"];
     all.extend(words);
@@ -112,7 +128,7 @@ fn probe(init: &Init, options: &[&str], words: &[&str]) -> Command {
 }
 
 /// The init after a careless parent: `enter WHAT… -- INIT -- COMMAND`.
-fn entered(init: &Init, what: &[&str], words: &[&str]) -> Command {
+pub fn entered(init: &Init, what: &[&str], words: &[&str]) -> Command {
     let inner = init.command(&[], words);
     let mut command = Command::new(probe_program());
     command.args(["probe", "enter"]).args(what).arg("--").arg(inner.get_program()).args(inner.get_args());
@@ -163,37 +179,23 @@ fn searches_path(init: &Init) -> Verdict {
 fn stops_plain(init: &Init) -> Verdict {
     let mut running = begin(shell(init, &[], "echo ready; exec sleep 100"), Place::Pid1)?;
     running.line()?;
-    let start = Instant::now();
     running.signal(libc::SIGTERM);
-    expect("TERM", running.wait(LIMIT)?, 143)?;
-    check(start.elapsed() < Duration::from_secs(1), || format!("took {:?}", start.elapsed()))
+    expect("TERM", running.wait(LIMIT)?, 143)
 }
 
 /// Sends signals one by one; each must be said by the service.
 fn arrive(init: &Init, signals: impl IntoIterator<Item = i32>) -> Verdict {
     let mut running = begin(probe(init, &[], &["signals"]), Place::Pid1)?;
     running.line()?;
-    let mut wanted = Vec::new();
-    for signal in signals {
-        running.signal(signal);
-        wanted.push(signal.to_string());
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    // Whoever stopped itself is made to go on, so that the case ends; not at once, because SIGCONT takes pending stop
-    // signals away.
-    std::thread::sleep(Duration::from_millis(100));
-    running.signal(libc::SIGCONT);
-    std::thread::sleep(Duration::from_millis(10));
-    for (child, ..) in children(running.pid()) {
-        // SAFETY: plain numbers; a child of an init of ours.
-        unsafe { libc::kill(child, libc::SIGCONT) };
+    let wanted: Vec<String> =
+        signals.into_iter().inspect(|signal| running.signal(*signal)).map(|s| s.to_string()).collect();
+    let missing = |said: &[String]| wanted.iter().filter(|signal| !said.contains(signal)).cloned().collect::<Vec<_>>();
+    let said = running.lines(init.patience(), |said| missing(said).is_empty());
+    if !missing(&said).is_empty() {
+        return Err(format!("lost: {:?}", missing(&said)));
     }
     running.signal(libc::SIGTERM);
-    expect("after TERM", running.wait(Duration::from_secs(5))?, 0)?;
-    let said = running.rest();
-    let said: Vec<&str> = said.lines().collect();
-    let missing: Vec<_> = wanted.iter().filter(|signal| !said.contains(&signal.as_str())).collect();
-    check(missing.is_empty(), || format!("lost: {missing:?}"))
+    expect("after TERM", running.wait(LIMIT)?, 0)
 }
 
 fn ordinary_signals(init: &Init) -> Verdict {
@@ -231,7 +233,7 @@ fn reap_orphans(init: &Init, count: &str) -> Verdict {
     check(said == "done", || said)?;
     let pid = running.pid();
     let zombies = || children(pid).iter().filter(|(.., state)| *state == 'Z').count();
-    check(eventually(Duration::from_secs(3), || children(pid).len() == 1), || format!("{} zombies", zombies()))?;
+    check(eventually(LIMIT, || children(pid).len() == 1), || format!("{} zombies", zombies()))?;
     running.signal(libc::SIGTERM);
     expect("TERM", running.wait(LIMIT)?, 143)
 }
@@ -246,7 +248,7 @@ fn orphan_storm(init: &Init) -> Verdict {
 
 fn child_ignored(init: &Init) -> Verdict {
     let mut running = begin(entered(init, &["chld-ignored"], &["sh", "-c", "sleep 0.05; exit 9"]), Place::Pid1)?;
-    expect("service", running.wait(Duration::from_secs(3))?, 9)
+    expect("service", running.wait(init.patience())?, 9)
 }
 
 fn all_blocked(init: &Init) -> Verdict {
@@ -254,7 +256,7 @@ fn all_blocked(init: &Init) -> Verdict {
     let mut running = begin(entered(init, &["all-blocked"], &words), Place::Pid1)?;
     running.line()?;
     running.signal(libc::SIGTERM);
-    expect("TERM", running.wait(Duration::from_secs(3))?, 143)
+    expect("TERM", running.wait(init.patience())?, 143)
 }
 
 fn masks(init: &Init, what: &str, field: &str) -> Verdict {
@@ -282,44 +284,57 @@ fn lets_go(init: &Init) -> Verdict {
     command.current_dir("/tmp");
     let mut running = begin(command, Place::Pid1)?;
     running.line()?;
-    std::thread::sleep(Duration::from_millis(20));
     let pid = running.pid();
-    check(std::fs::read_link(format!("/proc/{pid}/fd/9")).is_err(), || "descriptor 9 is still open".into())?;
-    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).map_err(|error| error.to_string())?;
-    check(folder == std::path::Path::new("/"), || format!("its folder is {}", folder.display()))
+    let is_closed = || std::fs::read_link(format!("/proc/{pid}/fd/9")).is_err();
+    check(eventually(init.patience(), is_closed), || "descriptor 9 is still open".into())?;
+    let is_gone =
+        || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == std::path::Path::new("/"));
+    check(eventually(init.patience(), is_gone), || "it stays in its folder".into())
 }
 
 fn never_wakes(init: &Init) -> Verdict {
     let mut running = begin(shell(init, &[], "echo ready; exec sleep 100"), Place::Pid1)?;
     running.line()?;
-    std::thread::sleep(Duration::from_millis(100));
-    let switches = |pid| status_field(pid, "voluntary_ctxt_switches");
-    let before = switches(running.pid());
-    std::thread::sleep(Duration::from_millis(2500));
-    let after = switches(running.pid());
-    check(before.is_some() && before == after, || format!("context switches: {before:?}, then {after:?}"))
+    let pid = running.pid();
+    let switches = || status_field(pid, "voluntary_ctxt_switches").ok_or("no status");
+    let (mut before, mut after) = (switches()?, String::new());
+    // The first look may come before the init has gone to sleep at all.
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(2200));
+        after = switches()?;
+        if before == after {
+            return Ok(());
+        }
+        std::mem::swap(&mut before, &mut after);
+    }
+    Err(format!("context switches go on: {after}, then {before}"))
 }
 
-fn no_proc(init: &Init) -> Verdict {
-    expect("service", finish(entered(init, &["no-proc"], &["sh", "-c", "sleep 0.05 & exit 6"]), Place::Pid1)?.0, 6)
-}
-
-fn no_privileges(init: &Init) -> Verdict {
-    let words = ["sh", "-c", "echo ready; exec sleep 100"];
-    let mut running = begin(entered(init, &["nobody"], &words), Place::Pid1)?;
-    running.line()?;
-    running.signal(libc::SIGTERM);
-    expect("TERM", running.wait(LIMIT)?, 143)
-}
-
-const FLUSHER: &str = r#"trap "sleep 0.3; echo flushed; exit" TERM; echo ready; while :; do sleep 0.02; done"#;
+/// A worker that needs a moment after TERM; it makes the file `$F` when it is ready for it.
+const FLUSHER: &str = r#"trap "sleep 0.3; echo flushed; exit" TERM; : >$F; while :; do sleep 0.02; done"#;
 
 fn leftovers(init: &Init, how: &str) -> Verdict {
-    // The trap is set when the worker says so; only then the main program ends.
-    let script = format!("{how} sh -c '{FLUSHER}' & sleep 0.15; exit 3");
-    let (code, said) = finish(shell(init, &[], &script), Place::Pid1)?;
+    let mark = scratch("ready");
+    let script = format!("{how} sh -c '{FLUSHER}' & until [ -e $F ]; do sleep 0.01; done; exit 3");
+    let mut command = shell(init, &[], &script);
+    command.env("F", &mark);
+    let done = finish(command, Place::Pid1);
+    let _ = std::fs::remove_file(mark);
+    let (code, said) = done?;
     expect("main program", code, 3)?;
     check(said.contains("flushed"), || "the worker was killed before it had flushed".into())
+}
+
+/// The fourth of the experiments: a program with a handler behind a shell that has none.
+fn behind_a_shell(init: &Init) -> Verdict {
+    let script =
+        r#"sh -c 'trap "sleep 0.3; echo cleaned up; exit" TERM; echo ready; while :; do sleep 0.02; done'; true"#;
+    let mut running = begin(shell(init, &[], script), Place::Pid1)?;
+    running.line()?;
+    running.signal(libc::SIGTERM);
+    running.wait(LIMIT)?;
+    let said = running.rest();
+    check(said.contains("cleaned up"), || "it was killed before it had cleaned up".into())
 }
 
 fn leftovers_finish(init: &Init) -> Verdict {
@@ -332,8 +347,17 @@ fn session_leftovers_finish(init: &Init) -> Verdict {
 
 fn nothing_left(init: &Init) -> Verdict {
     let mark = format!("100.{}{}", std::process::id(), init.name.len());
-    let mut running = begin(shell(init, &[], &format!("setsid sleep {mark} & sleep 0.1; exit 4")), Place::Ordinary)?;
-    let code = running.wait(LIMIT)?;
+    let (mut command, file) = (
+        shell(init, &[], &format!("setsid sleep {mark} & until [ -e $F ]; do sleep 0.01; done; exit 4")),
+        scratch("there"),
+    );
+    command.env("F", &file);
+    let mut running = begin(command, Place::Ordinary)?;
+    let is_there = eventually(LIMIT, || !by_arguments(&mark).is_empty());
+    let code = std::fs::write(&file, "").map_err(|error| error.to_string()).and_then(|()| running.wait(LIMIT));
+    let _ = std::fs::remove_file(&file);
+    check(is_there, || "it was not started".into())?;
+    let code = code?;
     let left: Vec<i32> = by_arguments(&mark);
     // SAFETY: plain numbers, of processes that this case made.
     left.iter().for_each(|pid| _ = unsafe { libc::kill(*pid, libc::SIGKILL) });
@@ -341,7 +365,8 @@ fn nothing_left(init: &Init) -> Verdict {
     check(left.is_empty(), || "a process that called setsid lives on".into())
 }
 
-fn by_arguments(mark: &str) -> Vec<i32> {
+/// The processes `sleep MARK`.
+pub fn by_arguments(mark: &str) -> Vec<i32> {
     let is_meant = |pid: i32| {
         std::fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"sleep\0") && line[6..] == [mark.as_bytes(), b"\0"].concat())
@@ -375,7 +400,7 @@ fn killed_init(init: &Init) -> Verdict {
     running.wait(LIMIT)?;
     // Whoever adopts it may take its time to reap it.
     let lives = || status_field(service, "State").is_some_and(|state| !state.starts_with('Z'));
-    let gone = eventually(Duration::from_secs(1), || !lives());
+    let gone = eventually(init.patience(), || !lives());
     // SAFETY: plain numbers; the service of this case.
     unsafe { libc::kill(service, libc::SIGKILL) };
     check(gone, || "the service lives on".into())
@@ -392,7 +417,7 @@ fn full_stderr(init: &Init) -> Verdict {
     let mut running = Running { child, out: std::io::BufReader::new(out) };
     running.line()?;
     running.signal(libc::SIGTERM);
-    let code = running.wait(Duration::from_secs(5));
+    let code = running.wait(LIMIT);
     drop(reader);
     expect("TERM", code?, 143)
 }
@@ -400,10 +425,14 @@ fn full_stderr(init: &Init) -> Verdict {
 fn grace(init: &Init) -> Verdict {
     for place in [Place::Pid1, Place::Ordinary] {
         let start = Instant::now();
-        let script = "setsid sh -c 'trap \"\" TERM; sleep 50' & sleep 0.1; exit 8";
-        expect("main program", finish(shell(init, &["--grace", "300ms"], script), place)?.0, 8)?;
-        let took = start.elapsed();
-        check((400..1500).contains(&took.as_millis()), || format!("took {took:?}"))?;
+        let mark = scratch("ready");
+        let script = "setsid sh -c 'trap \"\" TERM; : >$F; sleep 50' & until [ -e $F ]; do sleep 0.01; done; exit 8";
+        let mut command = shell(init, &["--grace", "300ms"], script);
+        command.env("F", &mark);
+        let done = finish(command, place);
+        let _ = std::fs::remove_file(mark);
+        expect("main program", done?.0, 8)?;
+        check(start.elapsed() >= Duration::from_millis(300), || format!("took {:?}", start.elapsed()))?;
     }
     Ok(())
 }
@@ -412,12 +441,15 @@ fn second_term(init: &Init) -> Verdict {
     let script = "(trap '' TERM; echo ready; sleep 50) & exec sleep 100";
     let mut running = begin(shell(init, &["--grace=30"], script), Place::Pid1)?;
     running.line()?;
-    let start = Instant::now();
+    let pid = running.pid();
+    let main = children(pid).first().ok_or("no service")?.0;
     running.signal(libc::SIGTERM);
-    std::thread::sleep(Duration::from_millis(100));
+    // Until the service has ended and the first one was taken.
+    let has_ended = || children(pid).iter().all(|(child, ..)| *child != main);
+    check(eventually(LIMIT, has_ended), || "the service lives".into())?;
+    std::thread::sleep(Duration::from_millis(50));
     running.signal(libc::SIGTERM);
-    expect("TERM", running.wait(LIMIT)?, 143)?;
-    check(start.elapsed() < Duration::from_secs(2), || format!("took {:?}", start.elapsed()))
+    expect("TERM", running.wait(LIMIT)?, 143)
 }
 
 fn wait_all(init: &Init) -> Verdict {
@@ -427,9 +459,13 @@ fn wait_all(init: &Init) -> Verdict {
     check(said.contains("late"), || "did not wait".into())?;
     let mut running = begin(shell(init, &["--wait-all"], "sleep 100 & echo ready"), Place::Pid1)?;
     running.line()?;
+    let pid = running.pid();
+    let is_adopted = || children(pid).iter().all(|(_, name, _)| name == "sleep");
+    check(eventually(LIMIT, is_adopted), || "the main program lives on".into())?;
+    // Only now it is sure that the init has taken its end.
     std::thread::sleep(Duration::from_millis(50));
     running.signal(libc::SIGTERM);
-    expect("stopped daemon", running.wait(Duration::from_secs(2))?, 0)
+    expect("stopped daemon", running.wait(LIMIT)?, 0)
 }
 
 fn restarts(init: &Init) -> Verdict {
@@ -449,22 +485,22 @@ fn restart_cleans(init: &Init) -> Verdict {
 
 fn term_in_pause(init: &Init) -> Verdict {
     let mut running = begin(shell(init, &["--restart", "always"], "echo run; exit 6"), Place::Pid1)?;
-    // The pause after the fourth run is 800 ms.
-    for _ in 0..4 {
+    // The pause after the seventh run is 6.4 s.
+    for _ in 0..7 {
         running.line()?;
     }
-    std::thread::sleep(Duration::from_millis(100));
-    let start = Instant::now();
+    let pid = running.pid();
+    check(eventually(LIMIT, || children(pid).is_empty()), || "the seventh run goes on".into())?;
     running.signal(libc::SIGTERM);
     expect("last run", running.wait(LIMIT)?, 6)?;
-    check(start.elapsed() < Duration::from_millis(400), || format!("took {:?}", start.elapsed()))
+    check(running.rest().is_empty(), || "it was started again".into())
 }
 
 fn term_in_run(init: &Init) -> Verdict {
     let mut running = begin(shell(init, &["--restart", "always"], "echo run; exec sleep 100"), Place::Pid1)?;
     running.line()?;
     running.signal(libc::SIGTERM);
-    expect("TERM", running.wait(Duration::from_secs(2))?, 143)?;
+    expect("TERM", running.wait(LIMIT)?, 143)?;
     check(running.rest().is_empty(), || "it was started again".into())
 }
 
@@ -475,7 +511,6 @@ fn terms_once(init: &Init, option: &str) -> Verdict {
     let script = format!("sh -c '{}' & exec sleep 100", worker.replace("\\$", "$"));
     let mut running = begin(shell(init, &["--forward", option], &script), Place::Pid1)?;
     running.line()?;
-    std::thread::sleep(Duration::from_millis(20));
     running.signal(libc::SIGTERM);
     expect("TERM", running.wait(LIMIT)?, 143)?;
     let said = running.rest();
@@ -508,7 +543,7 @@ fn stop_delay(init: &Init) -> Verdict {
     let start = Instant::now();
     running.signal(libc::SIGTERM);
     expect("TERM", running.wait(LIMIT)?, 143)?;
-    check((290..1000).contains(&start.elapsed().as_millis()), || format!("took {:?}", start.elapsed()))
+    check(start.elapsed() >= Duration::from_millis(300), || format!("took {:?}", start.elapsed()))
 }
 
 fn max_runtime(init: &Init) -> Verdict {
@@ -567,7 +602,8 @@ fn events(init: &Init) -> Verdict {
         "(sleep 0.1 &); sleep 0.2; (trap '' TERM; echo ready; sleep 9) & kill -USR1 1; sleep 0.1; exec sleep 100";
     let mut running = begin(shell(init, &options, &format!("trap : USR1; {script}")), Place::Pid1)?;
     running.line()?;
-    std::thread::sleep(Duration::from_millis(200));
+    let is_told = || std::fs::read_to_string(&file).is_ok_and(|told| told.contains("\"signal\":10"));
+    check(eventually(LIMIT, is_told), || "USR1 was not forwarded".into())?;
     running.signal(libc::SIGTERM);
     let code = running.wait(LIMIT);
     let told = std::fs::read_to_string(&file).unwrap_or_default();
@@ -577,7 +613,7 @@ fn events(init: &Init) -> Verdict {
     for part in [
         "\"event\":\"started\",\"pid\":2,\"name\":\"sh\"}",
         "\"event\":\"reaped\"",
-        "\"name\":\"sleep\",\"code\":0,\"age_ms\":1",
+        "\"name\":\"sleep\",\"code\":0,\"age_ms\":",
         "\"event\":\"forwarded\",\"signal\":10,\"pid\":2}",
         "\"event\":\"forwarded\",\"signal\":15,\"pid\":2}",
         "\"code\":143,\"age_ms\":",
@@ -598,11 +634,4 @@ fn wrong_options(init: &Init) -> Verdict {
         expect("option", finish(init.command(options, &["true"]), Place::Pid1)?.0, 125)?;
     }
     Ok(())
-}
-
-fn pids_limit(init: &Init) -> Verdict {
-    // A user of its own for the limit; as PID 1 of a namespace without more room.
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=64123", "--clear-groups", "prlimit", "--nproc=1"]).arg(&init.path).args(["--", "true"]);
-    expect("fork refused", finish(command, Place::Pid1)?.0, 125)
 }

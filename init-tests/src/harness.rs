@@ -1,13 +1,14 @@
 //! Starts an init as PID 1 of a fresh pid namespace with a /proc of its own, or as an ordinary process.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A case takes at most so long.
-pub const LIMIT: Duration = Duration::from_secs(15);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// The init under test.
 #[derive(Clone)]
@@ -21,6 +22,13 @@ pub struct Init {
     pub ours: bool,
 }
 
+/// A path for a file that is this run's own.
+pub fn scratch(name: &str) -> PathBuf {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::env::temp_dir().join(format!("init-tests-{}-{count}-{name}", std::process::id()))
+}
+
 /// The programs that the services of the cases are.
 pub fn probe_program() -> PathBuf {
     std::env::var_os("INIT_TESTS_PROBE").map_or_else(|| std::env::current_exe().unwrap_or_default(), PathBuf::from)
@@ -32,7 +40,14 @@ impl Init {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = personality.map_or(file.clone(), |personality| format!("{file} --as {personality}"));
         let ours = file.starts_with("inception-init") && personality.is_none();
-        Self { path: path.to_owned(), name, personality: personality.map(str::to_owned), ours }
+        // Cases start it in other folders.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { path, name, personality: personality.map(str::to_owned), ours }
+    }
+
+    /// How long to wait for what ought to come: not long where it is known not to.
+    pub fn patience(&self) -> Duration {
+        if self.path.ends_with("inception-init") { LIMIT } else { Duration::from_secs(3) }
     }
 
     /// The command `INIT [options] -- words`.
@@ -119,6 +134,22 @@ impl Running {
             Ok(_) => Ok(line.trim_end().to_owned()),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Reads lines until they are enough, or none comes for a time, or the end; what they were.
+    pub fn lines(&mut self, limit: Duration, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !enough(&lines) {
+            let mut entry = libc::pollfd { fd: self.out.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd, which lives.
+            let ready = !self.out.buffer().is_empty()
+                || unsafe { libc::poll(&raw mut entry, 1, limit.as_millis() as i32) } == 1;
+            match ready.then(|| self.line()) {
+                Some(Ok(line)) => lines.push(line),
+                _ => break,
+            }
+        }
+        lines
     }
 
     /// Waits for the end: the exit code (128+n by the harness where the init itself was killed).

@@ -5,5 +5,8 @@ pub mod cases;
 pub mod faults;
 pub mod harness;
 pub mod matrix;
+pub mod notify_cases;
+pub mod place_cases;
 pub mod probe;
 pub mod terminal_cases;
+pub mod written;

@@ -1,10 +1,10 @@
 //! `init-tests [--init PATH]… [--as NAME] [--case TEXT] [--bench]`: a matrix of cases, or figures, of any container init.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use argh::FromArgs;
 use init_tests::harness::Init;
-use init_tests::{bench, matrix, probe};
+use init_tests::{bench, matrix, probe, written};
 
 /// Runs container inits through the same cases and prints a matrix. Needs root (pid namespaces).
 #[derive(FromArgs)]
@@ -21,9 +21,9 @@ struct Options {
     /// instead of the cases: size, memory, time and calls side by side
     #[argh(switch)]
     bench: bool,
-    /// put the figures into this file, between their markers
+    /// put the table into this page, between its markers; may be repeated
     #[argh(option)]
-    write: Option<PathBuf>,
+    write: Vec<PathBuf>,
 }
 
 fn main() {
@@ -42,25 +42,24 @@ fn main() {
         let there = there.filter(|path| options.bench || !path.ends_with("tini-static"));
         there.map(|path| Init::new(&path, None)).collect()
     } else {
-        options.init.iter().map(|path| Init::new(&absolute(path), options.personality.as_deref())).collect()
+        options.init.iter().map(|path| Init::new(path, options.personality.as_deref())).collect()
     };
-    if options.bench {
+    let (command, text, failed) = if options.bench {
         let text = bench::run(&inits);
         print!("{text}");
-        if let Some(path) = options.write
-            && let Err(error) = bench::write(&path, &text)
-        {
-            eprintln!("init-tests: write {}: {error}", path.display());
+        ("make bench-init", text, false)
+    } else {
+        let columns = matrix::run(&inits, &options.case);
+        let (table, reasons) = matrix::show(&columns);
+        print!("{table}\n{reasons}");
+        let is_bad = |column: &matrix::Column| column.init.ours && column.verdicts.iter().flatten().any(Result::is_err);
+        ("make matrix", table, columns.iter().any(is_bad))
+    };
+    for page in options.write {
+        if let Err(error) = written::replace(&page, command, &text) {
+            eprintln!("init-tests: write {}: {error}", page.display());
             std::process::exit(1);
         }
-        return;
     }
-    let columns = matrix::run(&inits, &options.case);
-    print!("{}", matrix::show(&columns));
-    let failed = columns.iter().any(|column| column.init.ours && column.verdicts.iter().flatten().any(Result::is_err));
     std::process::exit(i32::from(failed));
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

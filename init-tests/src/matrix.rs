@@ -23,8 +23,8 @@ fn column(init: &Init, filter: &str) -> Column {
     Column { init: init.clone(), verdicts: CASES.iter().map(verdict).collect() }
 }
 
-/// The table as Markdown, and below it why a case failed.
-pub fn show(columns: &[Column]) -> String {
+/// The table as Markdown, and why a case failed.
+pub fn show(columns: &[Column]) -> (String, String) {
     let names: Vec<&str> = columns.iter().map(|column| column.init.name.as_str()).collect();
     let mut text = format!("| case | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     let mut reasons = String::new();
@@ -45,5 +45,5 @@ pub fn show(columns: &[Column]) -> String {
         }
         text.push('\n');
     }
-    format!("{text}\n{reasons}")
+    (text, reasons)
 }

@@ -7,6 +7,7 @@ pub fn run(words: &[String]) -> bool {
     match words.first().map(String::as_str) {
         Some("signals") => signals(),
         Some("orphans") => orphans(words.get(1).and_then(|count| count.parse().ok()).unwrap_or(200)),
+        Some("notify") => notify(&words[1..]),
         Some("enter") => enter(&words[1..]),
         _ => return false,
     }
@@ -37,7 +38,15 @@ fn orphans(count: usize) {
     for _ in 0..count {
         // SAFETY: the children call nothing but fork, waitpid and _exit; this program has one thread.
         unsafe {
-            let child = libc::fork();
+            let mut child = libc::fork();
+            // Under a limit there is room again when the init has reaped.
+            for _ in 0..5000 {
+                if child >= 0 {
+                    break;
+                }
+                libc::usleep(1000);
+                child = libc::fork();
+            }
             if child == 0 {
                 if libc::fork() == 0 {
                     libc::usleep(1000);
@@ -56,6 +65,44 @@ fn orphans(count: usize) {
     loop {
         // SAFETY: no arguments.
         unsafe { libc::pause() };
+    }
+}
+
+/// Sends messages by sd_notify's protocol, each word one, with `\n` in it as a new line. Other words: `sleep` until
+/// TERM; `wait` for a line on stdin; `daemon`: a child goes on with the rest and names itself the main program, while this
+/// one ends with 7.
+fn notify(words: &[String]) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Ok(socket) = UnixDatagram::unbound() else { return println!("no socket") };
+    let send = |text: &str| {
+        let name = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+        let address = match name.strip_prefix('@') {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&name),
+        };
+        let sent = address.and_then(|address| socket.send_to_addr(text.replace("\\n", "\n").as_bytes(), &address));
+        println!("{}", if sent.is_ok() { "sent" } else { "not sent" });
+    };
+    for word in words {
+        match word.as_str() {
+            "sleep" => loop {
+                // SAFETY: no arguments.
+                unsafe { libc::pause() };
+            },
+            "wait" => _ = std::io::stdin().read_line(&mut String::new()),
+            "daemon" => {
+                // SAFETY: this program has one thread.
+                let child = unsafe { libc::fork() };
+                if child > 0 {
+                    // Not before the child has said who it is: until then the end of this one is the service's.
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    std::process::exit(7);
+                }
+                send(&format!("MAINPID={}", std::process::id()));
+            }
+            text => send(text),
+        }
     }
 }
 
@@ -79,6 +126,14 @@ fn enter(words: &[String]) {
                     libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0usize, 8);
                 }
                 "closed" => (0..3).for_each(|fd| _ = libc::close(fd)),
+                "no-dev" => {
+                    let kind = c"tmpfs".as_ptr();
+                    libc::mount(kind, c"/dev".as_ptr(), kind, 0, std::ptr::null());
+                }
+                "read-only" => {
+                    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+                    libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null());
+                }
                 "no-proc" => _ = libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH),
                 "nobody" => {
                     libc::setgroups(0, std::ptr::null());
@@ -86,7 +141,12 @@ fn enter(words: &[String]) {
                     libc::setresuid(65534, 65534, 65534);
                 }
                 "descriptor" => _ = libc::dup2(1, 9),
-                _ => {}
+                word => {
+                    if let Some((_, call)) = REFUSED.iter().find(|(name, _)| word.strip_prefix("refuse-") == Some(name))
+                    {
+                        refuse(*call);
+                    }
+                }
             }
         }
     }
@@ -100,4 +160,40 @@ fn enter(words: &[String]) {
     // SAFETY: NUL-terminated strings and a NULL at the end.
     unsafe { libc::execv(pointers[0], pointers.as_ptr()) };
     let _ = std::process::Command::new(program).exec();
+}
+
+/// The calls that `enter refuse-NAME` knows.
+const REFUSED: [(&str, libc::c_long); 13] = [
+    ("setpgid", libc::SYS_setpgid),
+    ("setsid", libc::SYS_setsid),
+    ("ioctl", libc::SYS_ioctl),
+    ("prctl", libc::SYS_prctl),
+    ("signalfd", libc::SYS_signalfd4),
+    ("rt_sigtimedwait", libc::SYS_rt_sigtimedwait),
+    ("kill", libc::SYS_kill),
+    ("close_range", libc::SYS_close_range),
+    ("chdir", libc::SYS_chdir),
+    ("madvise", libc::SYS_madvise),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("getdents64", libc::SYS_getdents64),
+];
+
+/// A seccomp filter that answers EPERM to one system call.
+fn refuse(call: libc::c_long) {
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let mut program = [
+        libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
+        libc::sock_filter { code: EQUAL, jt: 0, jf: 1, k: call as u32 },
+        libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | libc::EPERM as u32 },
+        libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+    ];
+    let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+    // SAFETY: the program lives through the call, and has the length that is said.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter);
+    }
 }

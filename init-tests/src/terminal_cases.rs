@@ -7,13 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cases::Verdict;
-use crate::harness::{Init, Place, spawn};
+use crate::harness::{Init, Place, eventually, spawn};
 
 /// A program on a terminal of its own.
 struct Session {
     child: Child,
     screen: std::fs::File,
     seen: String,
+    patience: Duration,
 }
 
 impl Session {
@@ -37,7 +38,7 @@ impl Session {
         drop(pty.slave);
         // SAFETY: the descriptor was ours, and is the file's now.
         let screen = unsafe { std::fs::File::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(pty.master)) };
-        Ok(Self { child, screen, seen: String::new() })
+        Ok(Self { child, screen, seen: String::new(), patience: Duration::from_secs(20) })
     }
 
     fn type_in(&mut self, text: &str) {
@@ -47,7 +48,7 @@ impl Session {
     /// Waits until a text appears after what was seen before.
     fn wait_for(&mut self, text: &str) -> Verdict {
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(5) {
+        while start.elapsed() < self.patience {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
                 return Ok(());
@@ -63,9 +64,21 @@ impl Session {
         Err(format!("no {text:?} on the screen, which shows {:?}", self.seen))
     }
 
+    /// Waits until the shell has given the terminal away.
+    fn wait_for_a_job(&self) -> Verdict {
+        let shell = self.child.id() as i32;
+        let is_given = || {
+            let mut group = 0;
+            // SAFETY: writes one pid_t.
+            let known = unsafe { libc::ioctl(self.screen.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) } == 0;
+            known && group != shell
+        };
+        if eventually(Duration::from_secs(5), is_given) { Ok(()) } else { Err("the shell keeps the terminal".into()) }
+    }
+
     fn code(&mut self) -> Result<i32, String> {
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(4) {
+        while start.elapsed() < Duration::from_secs(20) {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status.code().ok_or_else(|| format!("{status}"));
             }
@@ -123,13 +136,19 @@ pub fn window_size(init: &Init) -> Verdict {
     is(session.code()?, 4)
 }
 
-/// Under an interactive shell: Ctrl-Z stops the job, `fg` goes on with it, and it has the terminal again.
+/// Under an interactive shell: Ctrl-Z stops the job, `fg` goes on with it, and it has the terminal again,
+/// its own (under dumb-init the service has none, and takes what is typed from the shell).
 pub fn job_control(init: &Init) -> Verdict {
     let mut bash = Command::new("bash");
-    bash.args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ").env("HISTFILE", "/dev/null").env("TERM", "dumb");
+    // Without line editing, which throws away what is typed while it sets up the terminal.
+    bash.args(["--norc", "--noprofile", "--noediting", "-i"])
+        .env("PS1", "prompt> ")
+        .env("HISTFILE", "/dev/null")
+        .env("TERM", "dumb");
     let mut session = Session::start(bash, Place::Ordinary)?;
+    session.patience = init.patience().max(Duration::from_secs(5));
     session.wait_for("prompt> ")?;
-    let inner = init.command(&[], &["sh", "-c", "echo rea''dy; read word; echo got-$word; exit 5"]);
+    let inner = init.command(&[], &["sh", "-c", "echo rea''dy; read word </dev/tty; echo got-$word; exit 5"]);
     let quoted: Vec<String> = std::iter::once(inner.get_program())
         .chain(inner.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
@@ -140,7 +159,7 @@ pub fn job_control(init: &Init) -> Verdict {
     session.wait_for("Stopped")?;
     session.wait_for("prompt> ")?;
     session.type_in("fg\n");
-    std::thread::sleep(Duration::from_millis(100));
+    session.wait_for_a_job()?;
     session.type_in("again\n");
     session.wait_for("got-again")?;
     session.wait_for("prompt> ")?;

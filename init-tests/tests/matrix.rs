@@ -1,22 +1,12 @@
 //! The matrix as a test: this project's init passes every case, and a peer fails where it is known to, and only there.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use init_tests::cases::CASES;
 use init_tests::harness::Init;
 use init_tests::matrix::{self, Column};
 
-/// `$INCEPTION_INIT`, or what scripts/build-init makes of the sources as they are.
-fn our_init() -> PathBuf {
-    if let Some(path) = std::env::var_os("INCEPTION_INIT") {
-        return path.into();
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = Command::new(root.join("scripts/build-init")).status().expect("scripts/build-init runs");
-    assert!(built.success(), "scripts/build-init failed");
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("init/inception-init")
-}
+mod built;
 
 /// Root in its own user namespace is not enough: a case changes to other users.
 fn is_root() -> bool {
@@ -29,8 +19,11 @@ fn is_kept(personality: &str, case: &str) -> bool {
     match case {
         "what is left gets TERM and time to finish"
         | "so does what called setsid"
+        | "a program behind a shell gets TERM and time too"
         | "not PID 1: nothing is left behind" => true,
         "not found is 127" | "not executable is 126" => personality != "tini",
+        // A session of its own has no part in the shell's terminal.
+        "terminal: Ctrl-Z and fg under a shell" => personality == "dumb-init",
         _ => false,
     }
 }
@@ -59,7 +52,7 @@ fn ours_passes_all_and_the_peers_fail_where_they_are_known_to() {
     // SAFETY: before any thread of this test's own.
     unsafe { std::env::set_var("INIT_TESTS_PROBE", env!("CARGO_BIN_EXE_init-tests")) };
     let peers = ["/usr/bin/tini", "/usr/bin/dumb-init", "/usr/bin/catatonit"].map(PathBuf::from);
-    let ours = our_init();
+    let ours = built::init().to_owned();
     let inits: Vec<Init> = std::iter::once(ours.clone())
         .chain(peers.into_iter().filter(|path| path.is_file()))
         .map(|path| Init::new(&path, None))
@@ -67,5 +60,24 @@ fn ours_passes_all_and_the_peers_fail_where_they_are_known_to() {
         .collect();
     let columns = matrix::run(&inits, "");
     let found: Vec<String> = columns.iter().flat_map(surprises).collect();
-    assert!(found.is_empty(), "{}\n\n{}", found.join("\n"), matrix::show(&columns));
+    assert!(found.is_empty(), "{}\n\n{}", found.join("\n"), matrix::show(&columns).1);
+}
+
+/// The matrix in the pages has every case, and shows for each init what the list of cases says of it.
+#[test]
+fn the_pages_show_these_cases() {
+    for page in ["README.md", "docs/init.md"] {
+        let text =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
+        for case in CASES {
+            let verdict = |peer| match (case.ours_only, case.failed_by.contains(&peer)) {
+                (true, _) => " ",
+                (false, true) => " **no**",
+                (false, false) => " yes",
+            };
+            let [tini, dumb, catatonit] = ["tini", "dumb-init", "catatonit"].map(verdict);
+            let line = format!("| {} | yes |{tini} |{dumb} |{catatonit} |", case.name);
+            assert!(text.contains(&line), "{page} has no line {line}: make matrix");
+        }
+    }
 }
