@@ -96,7 +96,13 @@ impl Peer {
                      [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n",
                 )
                 .unwrap();
-                let mut command = podman(&machine, folder.path());
+                // Its name service keeps what it knows in one place for the whole machine: here, a place of its own.
+                let mut command = machine.command("unshare");
+                command
+                    .args(["--mount", "sh", "-c"])
+                    .arg("mkdir -p /run/containers && mount -t tmpfs tmpfs /run/containers && exec podman \"$@\"");
+                command.arg("podman");
+                on_store(&mut command, folder.path());
                 command.args(["system", "service", "--time", "0"]).arg(format!("unix://{}", path("sock").display()));
                 command
             }
@@ -130,7 +136,10 @@ impl Peer {
 
     /// Podman's own command line on the same store.
     pub fn podman(&self) -> Command {
-        podman(&self.machine, self.folder.path())
+        let mut command = self.machine.command("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.pid())).arg("podman");
+        on_store(&mut command, self.folder.path());
+        command
     }
 
     /// Runs the docker client at this engine.
@@ -139,9 +148,8 @@ impl Peer {
     }
 }
 
-/// `podman` on a store below `folder`.
-fn podman(machine: &Machine, folder: &Path) -> Command {
-    let mut command = machine.command("podman");
+/// Has a `podman` work on a store below `folder`.
+fn on_store(command: &mut Command, folder: &Path) {
     command
         .env("CONTAINERS_CONF", folder.join("containers.conf"))
         .env("TMPDIR", folder)
@@ -153,7 +161,6 @@ fn podman(machine: &Machine, folder: &Path) -> Command {
         .arg(folder.join("tmp"))
         .arg("--network-config-dir")
         .arg(folder.join("networks"));
-    command
 }
 
 impl Drop for Peer {
