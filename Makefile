@@ -8,7 +8,6 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 INCEPTION := $(TARGET)/release/inception
-COMPOSE := $(INCEPTION) --file Dockerfiles/compose.yaml
 
 up: runtime-packages init companion
 	Dockerfiles/setup
