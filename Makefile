@@ -69,6 +69,6 @@ runtime-packages:
 	@scripts/need runc=runc nft=nftables mmdebstrap=mmdebstrap ip=iproute2
 
 test-packages:
-	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman netavark=netavark aardvark-dns=aardvark-dns \
+	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns \
 	    tini=tini dumb-init=dumb-init catatonit=catatonit docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
 	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck
