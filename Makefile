@@ -19,7 +19,7 @@ down: companion
 
 # The init as it ships; the companion with debug assertions, in half of the time that a release build takes.
 test: runtime-packages test-packages init
-	$(CARGO) test --workspace --no-fail-fast
+	INCEPTION=$(abspath $(TARGET))/debug/inception $(CARGO) test --workspace --no-fail-fast
 
 lint:
 	$(CARGO) fmt --all --check

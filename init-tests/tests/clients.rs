@@ -160,7 +160,7 @@ fn podman_init_path() {
     serves(&client, &options);
 }
 
-/// `$INCEPTION`, or what `make companion` builds.
+/// `$INCEPTION`, as `make test` names it, or what `make companion` builds.
 fn inception() -> PathBuf {
     let path = std::env::var_os("INCEPTION").map_or_else(
         || {
