@@ -9,11 +9,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
 use tokio::{
-    io::{AsyncWriteExt, copy, split},
+    io::{AsyncWriteExt, copy, sink, split},
     net::UnixStream,
     sync::oneshot,
 };
+
+/// How long a client may take to close its side after the end of the output.
+const LAST_INPUT: Duration = Duration::from_secs(2);
 
 /// What a stream of output is: raw where there is a terminal, else in frames.
 pub fn content_type(tty: bool) -> &'static str {
@@ -51,6 +55,9 @@ pub fn hijack(
         }
         ended.await;
         let _ = to_client.shutdown().await;
+        // What the client typed after the end is read, too: a socket closed over unread bytes tells of a reset instead of
+        // an end (unix(7)). The client closes once it has seen the end.
+        let _ = tokio::time::timeout(LAST_INPUT, copy(&mut from_client, &mut sink())).await;
     });
     Ok(switching(tty))
 }
