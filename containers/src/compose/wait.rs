@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a container without a health check runs before it counts as up.
 const PROOF: Duration = Duration::from_millis(250);
+/// How long a container with a restart policy stays ended before nobody is taken to restart it: it was stopped by hand.
+/// One that waits for its restart is "restarting".
+const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// Waits for a condition of a container; how it is now. With `lenient` a container without a check is healthy once it
 /// runs, and one that ended well is done.
@@ -27,6 +30,7 @@ pub async fn until(
 ) -> Result<&'static str> {
     let mut seen_running = false;
     let mut checks = OwnChecks::default();
+    let mut ended_since = None;
     loop {
         let details = client::steady(async || docker.inspect_container(id, None).await).await;
         let details = details.map_err(failed(format!("look at service {service}")))?;
@@ -80,7 +84,9 @@ pub async fn until(
             },
             _ => {}
         }
-        if ended && (!restarts || condition == Condition::CompletedSuccessfully) {
+        ended_since = ended.then(|| ended_since.unwrap_or_else(Instant::now));
+        let left_alone = ended_since.is_some_and(|since: Instant| since.elapsed() > LEFT_ALONE);
+        if ended && (!restarts || left_alone || condition == Condition::CompletedSuccessfully) {
             let lines = client::last_lines(docker, id).await;
             let why =
                 state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}")).unwrap_or_default();

@@ -93,7 +93,8 @@ impl Engine {
         let _ = changes.wait_for(|change| change.exits > before || change.removed).await;
     }
 
-    /// Sends one signal to PID 1 of a running container; SIGKILL by a user is a stop as far as policies go.
+    /// Sends one signal to PID 1 of a running container. SIGKILL by a user is a stop as far as policies go, and is answered
+    /// once the container has ended, as by dockerd: who asks next sees no container that still seems to run.
     pub async fn kill_container(self: &Arc<Self>, container: &Arc<Container>, signal: &str) -> Result<()> {
         let signal = if signal.is_empty() { 9 } else { parse_signal(signal)? };
         if !container.record().state.is_running() {
@@ -105,6 +106,10 @@ impl Engine {
         let stops = container.record().config.stop_signal.as_deref().map_or(Ok(15), parse_signal)?;
         if signal == 9 || signal == stops {
             container.update(|record| record.stopped_by_user = true)?;
+        }
+        if signal == 9 {
+            self.kill_and_wait(container).await;
+            return Ok(());
         }
         self.signal_container(container, signal).await?;
         self.tell(container, "kill", &[("signal", signal.to_string())]);
