@@ -40,6 +40,11 @@ fn names_aliases_and_live_changes() {
     let unknown = docker(&["exec", "two", "nslookup", "no-such-name."]);
     assert!(format!("{unknown:?}").contains("NXDOMAIN") || unknown.code != 0, "{unknown:?}");
 
+    // A container may be a name server itself: port 53 is free in it.
+    let server = "nc -l -p 53 & sleep 0.5; netstat -ltn; kill $!; ping -c1 -W2 first";
+    let said = docker(&["exec", "two", "sh", "-c", server]).ok();
+    assert!(said.contains(":53 "), "{said}");
+
     // A second network, live, with an alias of its own and a fixed address.
     let fixed = format!("{}.7", engine.subnet(9));
     docker(&["network", "connect", "--alias", "other", "--ip", &fixed, "back", "one"]).ok();
