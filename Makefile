@@ -12,7 +12,7 @@ INCEPTION := $(TARGET)/release/inception
 up: runtime-packages init companion
 	Dockerfiles/setup
 	$(INCEPTION) up --detach --build --file Dockerfiles/compose.yaml
-	Dockerfiles/summary
+	@Dockerfiles/summary
 
 down: companion
 	$(INCEPTION) down --file Dockerfiles/compose.yaml
