@@ -8,6 +8,7 @@ use bollard::{container::LogOutput, errors::Error as ApiError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use signal_hook::iterator::Signals;
 use std::{
     io::{IsTerminal, Read, stdin},
     pin::Pin,
@@ -207,11 +208,10 @@ const SIGNALS: [i32; 14] = [
 /// The signals that this program gets from now on.
 pub fn signals() -> Result<mpsc::UnboundedReceiver<i32>> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    for number in SIGNALS.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
-        let mut stream = signal(SignalKind::from_raw(number)).doing(format!("watch signal {number}"))?;
-        let sender = sender.clone();
-        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(number).is_ok() {} });
-    }
+    let numbers = SIGNALS.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+    let mut signals = Signals::new(numbers).doing("watch signals")?;
+    // It ends with the program.
+    std::thread::spawn(move || signals.forever().try_for_each(|number| sender.send(number)));
     Ok(receiver)
 }
 

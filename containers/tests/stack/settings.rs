@@ -18,7 +18,9 @@ impl Copy {
         let folder = tempfile::tempdir().unwrap();
         let source = crate::stack::repository().join("Dockerfiles");
         for name in ["setup", "summary", ".env.example"] {
-            fs::copy(source.join(name), folder.path().join(name)).unwrap();
+            // Not by fs::copy: a child that another test forks at that moment has the file open for writing for a moment,
+            // and a file that is open so can't be run (ETXTBSY).
+            run(Command::new("cp").arg(source.join(name)).arg(folder.path())).ok();
         }
         Copy { folder }
     }
