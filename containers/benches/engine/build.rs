@@ -148,13 +148,15 @@ struct PackageCache {
 impl PackageCache {
     fn start() -> PackageCache {
         let folder = tempfile::Builder::new().prefix("inception-packages-").tempdir().unwrap();
-        for name in ["cache", "log"] {
+        for name in ["cache", "log", "settings"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
+        // Not the machine's settings: they send Debian's names to mirrors that may not answer here.
+        fs::write(folder.path().join("settings/acng.conf"), "").unwrap();
         let setting = |name: &str, value: &str| format!("{name}={value}");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let server = Command::new("/usr/sbin/apt-cacher-ng")
-            .args(["-c", "/etc/apt-cacher-ng", "ForeGround=1", "PidFile="])
+            .args(["-c", &path("settings"), "ForeGround=1"])
             .args([setting("CacheDir", &path("cache")), setting("LogDir", &path("log"))])
             .args([setting("Port", PROXY_PORT), setting("BindAddress", HERE), setting("SocketPath", &path("socket"))])
             .stdin(Stdio::null())
