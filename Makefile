@@ -38,7 +38,6 @@ init:
 
 # Nothing else should run meanwhile: some 15 minutes.
 bench: runtime-packages test-packages init bench-init
-	@scripts/need /usr/sbin/apt-cacher-ng=apt-cacher-ng
 	$(CARGO) bench --package inception
 
 bench-init: init
