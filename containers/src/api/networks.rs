@@ -4,6 +4,7 @@ use super::{filters::Filters, json};
 use crate::{
     engine::{Engine, events},
     error::Result,
+    network::is_predefined,
 };
 use axum::{
     Json, Router,
@@ -109,10 +110,6 @@ async fn prune(
         }
     }
     Ok(Json(models::NetworkPruneResponse { networks_deleted: Some(deleted) }))
-}
-
-fn is_predefined(name: &str) -> bool {
-    ["bridge", "host", "none"].contains(&name)
 }
 
 fn tell_of(engine: &Engine, action: &str, network: &models::NetworkInspect) {

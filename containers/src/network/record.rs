@@ -52,11 +52,16 @@ const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade"
 const OPTION_MTU: &str = "com.docker.network.driver.mtu";
 
 /// The three networks that are there from the first start.
-pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// Whether a network of this name is one of them.
+pub fn is_predefined(name: &str) -> bool {
+    PREDEFINED.contains(&name)
+}
 
 impl Network {
     pub fn is_predefined(&self) -> bool {
-        PREDEFINED.contains(&self.name.as_str())
+        is_predefined(&self.name)
     }
 
     /// One without a bridge: `host` or `none`.

@@ -3,13 +3,13 @@
 use super::Record;
 use crate::{
     error::{Context, Error, Result},
-    network::resolver::Resolver,
+    network::{self, resolver::Resolver},
 };
 use std::{fmt::Write, fs, path::Path};
 
 /// Writes hostname and resolv.conf, which do not wait for an address.
 pub fn write(record: &Record, folder: &Path) -> Result<()> {
-    let user_defined = record.networks.keys().any(|name| !["bridge", "host", "none"].contains(&name.as_str()));
+    let user_defined = record.networks.keys().any(|name| !network::is_predefined(name));
     let host = &record.host_config;
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let resolver = || Resolver::for_container(&list(&host.dns), &list(&host.dns_search), &list(&host.dns_options));
