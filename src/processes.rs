@@ -52,6 +52,8 @@ impl Processes {
             terminal: None,
             // As PID 1 the kernel sees to it.
             death_signal: if own_pid == 1 { 0 } else { libc::SIGKILL },
+            #[cfg(feature = "vm")]
+            console: config.console.take(),
             identity: std::mem::take(&mut config.identity),
         };
         Self {
