@@ -9,6 +9,7 @@ pub fn run(words: &[String]) -> bool {
         Some("orphans") => orphans(words.get(1).and_then(|count| count.parse().ok()).unwrap_or(200)),
         Some("notify") => notify(&words[1..]),
         Some("enter") => enter(&words[1..]),
+        Some("break") => break_init(),
         _ => return false,
     }
     true
@@ -196,4 +197,21 @@ fn refuse(call: libc::c_long) {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter);
     }
+}
+
+/// Has PID 1 run on at an address where there is nothing.
+fn break_init() {
+    use nix::sys::{ptrace, wait};
+    let init = nix::unistd::Pid::from_raw(1);
+    let broken = ptrace::attach(init).and_then(|()| {
+        wait::waitpid(init, None)?;
+        let mut registers = ptrace::getregs(init)?;
+        registers.rip = 8;
+        // Not a system call that is begun anew.
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(init, registers)?;
+        ptrace::detach(init, None)
+    });
+    println!("{broken:?}");
+    std::thread::sleep(std::time::Duration::from_secs(60));
 }
