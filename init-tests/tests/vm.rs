@@ -1,6 +1,8 @@
 //! The init as a machine's PID 1, from the machine's point of view: what is booted, what it says, how it ends. Every
 //! machine ends by itself, within its limit, with the documented code.
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard};
@@ -284,13 +286,11 @@ fn settings_of_the_service_and_the_machine() {
 
 #[test]
 fn ten_thousand_orphans_are_reaped() {
-    let archive = archive("arg = /probe\narg = probe\narg = orphans\narg = 10000\nrestart = no\n")
+    let archive = archive("arg = /probe\narg = probe\narg = crowd\narg = 10000\n")
         .dynamic("/probe", Path::new(env!("CARGO_BIN_EXE_init-tests")));
     let _permit = permit();
-    let mut running = machine(archive).start().unwrap();
-    running.wait_for("done", LIMIT).unwrap();
-    running.control("system_reset").unwrap();
-    drop(running);
+    // The one that is left is the service.
+    ends_with(&machine(archive).run(LIMIT).unwrap(), 21, &["10000 made, 1 left"]);
 }
 
 #[test]
@@ -323,16 +323,113 @@ fn stopped(configuration: &str, modules: &[&str], ask: impl FnOnce(&mut Running)
 
 #[test]
 fn the_power_button_stops_the_service() {
-    let ended =
-        stopped("stop-signal = QUIT\n", &["evdev", "button"], |running| running.control("system_powerdown").unwrap());
-    ends_with(&ended, 6, &["got QUIT"]);
+    let press = |running: &mut Running| running.control("system_powerdown").unwrap();
+    ends_with(&stopped("stop-signal = QUIT\n", &["evdev", "button"], press), 6, &["got QUIT"]);
 }
 
 #[test]
-fn signals_from_within_stop_it_and_choose_the_end() {
-    for (signal, code) in [("PWR", Some(5)), ("INT", Some(5)), ("39", Some(5))] {
-        let script = format!("trap 'echo got TERM; exit 5' TERM; kill -{signal} 1; sleep 100 & wait");
-        let ended = run(&shell(&script), "");
-        assert_eq!(ended.code, code, "{signal}: {}", ended.console);
+fn ctrl_alt_del_stops_the_service() {
+    let press = |running: &mut Running| running.control("sendkey ctrl-alt-delete").unwrap();
+    ends_with(&stopped("restart = always\n", &[], press), 5, &["got TERM"]);
+}
+
+#[test]
+fn who_does_not_stop_is_killed() {
+    let script = "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 100\" & kill -PWR 1; while :; do sleep 100; done";
+    let ended = run(&format!("{}stop-timeout = 0.5\ngrace = 500ms\nverbose = yes\n", shell(script)), "");
+    ends_with(&ended, 137 % 128, &["ended with 137", "the grace is over"]);
+}
+
+#[test]
+fn signals_from_within_say_how_it_ends() {
+    // Without a way to say the exit code qemu ends by itself: the machine was powered off, or began anew.
+    let ask =
+        |signal: &str| format!("{}status = port:none\nend = halt\n", shell(&format!("kill -{signal} 1; sleep 100")));
+    let _permit = permit();
+    for signal in ["38", "39"] {
+        let archive = Archive::default().busybox().copy("/init", Path::new(&built::init()));
+        let ended = machine(archive.file("/etc/inception-init.conf", ask(signal))).run(LIMIT).unwrap();
+        assert_eq!(ended.code, None, "{}", ended.console);
+        assert!(ended.console.contains("the host does not hear the exit code 143"), "{}", ended.console);
     }
+    let archive = Archive::default().busybox().copy("/init", Path::new(&built::init()));
+    let halted = shell("exit 0") + "end = halt\n";
+    let mut running = machine(archive.file("/etc/inception-init.conf", halted)).start().unwrap();
+    running.wait_for("System halted", LIMIT).unwrap();
+}
+
+#[test]
+fn a_static_address_reaches_the_host_and_a_port_takes_the_exit_code() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!("echo -n hello | nc -w 5 10.0.2.2 {port}; ip -6 addr show eth0; exit 200");
+    let network =
+        "address = eth0 10.0.2.15/24\naddress = eth0 fec0::15/64\ngateway = 10.0.2.2\nnameserver = 10.0.2.3\n";
+    let (archive, modules) =
+        Archive::default().busybox().modules(&KERNEL, &["virtio_pci", "virtio_net", "virtio_console"]);
+    let configuration = format!("status = port:exit.code\n{modules}{network}{}", shell(&script));
+    let archive = archive
+        .link("/bin/nc", "busybox")
+        .copy("/init", Path::new(&built::init()))
+        .file("/etc/inception-init.conf", configuration);
+    let said = Folder::new("said").unwrap();
+    let file = said.0.join("code");
+    let chardev = format!("file,id=exit,path={}", file.display());
+    let _permit = permit();
+    let running = machine(archive)
+        .option(&["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="])
+        .option(&[
+            "-chardev",
+            &chardev,
+            "-device",
+            "virtio-serial-pci",
+            "-device",
+            "virtserialport,chardev=exit,name=exit.code",
+        ])
+        .start()
+        .unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let accepted = std::thread::spawn(move || {
+        for _ in 0..LIMIT.as_millis() / 10 {
+            if let Ok((mut stream, _)) = listener.accept() {
+                stream.set_nonblocking(false).unwrap();
+                let mut text = String::new();
+                stream.read_to_string(&mut text).unwrap();
+                return text;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        String::new()
+    });
+    let ended = running.wait(LIMIT).unwrap();
+    assert_eq!(accepted.join().unwrap(), "hello", "{}", ended.console);
+    assert!(ended.console.contains("inet6 fec0::15/64"), "{}", ended.console);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "200\n", "{}", ended.console);
+}
+
+#[test]
+fn a_folder_of_the_host_is_mounted_by_virtiofs() {
+    let shared = Folder::new("shared").unwrap();
+    shared.put("/from-host", "the host's\n").unwrap();
+    let sockets = Folder::new("sockets").unwrap();
+    let socket = sockets.0.join("fs");
+    let server = Command::new("/usr/lib/qemu/virtiofsd")
+        .arg(format!("--socket-path={}", socket.display()))
+        .args(["-o", &format!("source={}", shared.0.display())])
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut server = server.unwrap();
+    let script = "cat /shared/from-host; echo guest > /shared/from-guest; touch /only-read/x || exit 21";
+    let mounts = "mount = tag /shared virtiofs nosuid,nodev\nmount = /shared /only-read none bind,ro\n";
+    let archive = archive_with(&["virtio_pci", "virtiofs"], &format!("{mounts}{}", shell(script)));
+    let _permit = permit();
+    let ended = machine(archive)
+        .option(&["-object", "memory-backend-memfd,id=memory,size=256M,share=on", "-numa", "node,memdev=memory"])
+        .option(&["-chardev", &format!("socket,id=fs,path={},reconnect=0", socket.display())])
+        .option(&["-device", "vhost-user-fs-pci,chardev=fs,tag=tag"])
+        .run(LIMIT);
+    let _ = server.kill();
+    let _ = server.wait();
+    ends_with(&ended.unwrap(), 21, &["the host's"]);
+    assert_eq!(std::fs::read_to_string(shared.0.join("from-guest")).unwrap(), "guest\n");
 }
