@@ -74,9 +74,14 @@ struct Content {
 
 impl Content {
     fn add(&mut self, path: &str, mode: u32, content: &[u8]) {
+        self.add_with(path, mode, (0, 0), content);
+    }
+
+    fn add_with(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
         self.count += 1;
         let name = path.trim_start_matches('/');
-        let fields = [self.count, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+        let fields =
+            [self.count, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, device.0, device.1, name.len() as u32 + 1, 0];
         self.bytes.extend(b"070701");
         for field in fields {
             self.bytes.extend(format!("{field:08x}").bytes());
@@ -100,6 +105,12 @@ impl Archive {
 
     pub fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
         self.content.add(path, 0o100_755, content.as_ref());
+        self
+    }
+
+    /// A character device.
+    pub fn node(mut self, path: &str, device: (u32, u32)) -> Self {
+        self.content.add_with(path, 0o020_600, device, &[]);
         self
     }
 
