@@ -77,14 +77,15 @@ fn ends_with(ended: &Ended, code: i32, parts: &[&str]) {
 fn a_service_has_a_system_and_a_terminal() {
     let script = "tty; cat /proc/$$/stat | cut -d' ' -f1,6,7,8 ; ls -l /dev/fd /dev/stderr | wc -l; \
                   grep -c -E ' /(proc|sys|dev|dev/pts|dev/shm|run|tmp|sys/fs/cgroup) ' /proc/mounts; \
-                  ip addr show lo | grep -c LOOPBACK,UP; echo x | cat > /dev/stdout; exit 7";
+                  ip addr show lo | grep -c LOOPBACK,UP; echo x | cat > /dev/stdout; \
+                  /init -v -- true 2>&1 | grep -c started; exit 7";
     let ended = run(&shell(script), "");
     ends_with(&ended, 7, &["/dev/ttyS0"]);
     let lines: Vec<&str> = ended.console.lines().skip_while(|line| !line.contains("/dev/ttyS0")).collect();
     // Leader of its session, and in the foreground of its terminal.
     let ids: Vec<&str> = lines[1].split(' ').collect();
     assert!(ids[0] == ids[1] && ids[0] == ids[3] && ids[2] == "1088", "{lines:?}");
-    assert_eq!(lines[2..], ["2", "8", "1", "x"]);
+    assert_eq!(lines[2..], ["2", "8", "1", "x", "1"]);
 }
 
 #[test]
