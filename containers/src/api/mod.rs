@@ -14,6 +14,7 @@ mod networks;
 pub mod stream;
 mod system;
 mod top;
+mod unread;
 mod volumes;
 
 use crate::{
@@ -59,7 +60,7 @@ pub fn service(
     Shared::new(service_fn(move |request: Request| {
         let router = router.clone();
         async move {
-            match strip_version(request) {
+            match strip_version(request.map(unread::read_to_its_end)) {
                 Ok(request) => router.oneshot(request).await,
                 Err(refusal) => Ok(refusal),
             }
