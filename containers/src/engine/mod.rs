@@ -6,6 +6,7 @@ mod copy_up;
 pub mod events;
 pub mod exec;
 mod health;
+mod idle;
 pub mod spec;
 pub mod step;
 pub mod volumes;
@@ -14,6 +15,7 @@ use crate::{
     error::{Context, Error, Result},
     image,
     network::Networks,
+    shim,
 };
 use std::{
     io::ErrorKind,
@@ -30,6 +32,8 @@ pub struct Engine {
     pub containers: containers::Containers,
     pub execs: exec::Execs,
     pub events: events::Events,
+    pub shim: shim::Program,
+    pub activity: idle::Activity,
 }
 
 impl Engine {
@@ -44,6 +48,8 @@ impl Engine {
             containers: containers::Containers::open(&config.data_root.join("containers"))?,
             execs: exec::Execs::default(),
             events: events::Events::new(),
+            shim: shim::Program::open()?,
+            activity: idle::Activity::default(),
             config,
         });
         engine.recover_containers().await?;

@@ -75,7 +75,7 @@ impl Engine {
             crate::api::blocking(move || engine.prepare(&record, &folder, namespace)).await?
         };
         let own_network = matches!(namespace, NetworkNamespace::Own);
-        let shim = Arc::new(shim::spawn(config, &container.folder.join("shim.json")).await?);
+        let shim = Arc::new(shim::spawn(&self.shim, config, &container.folder.join("shim.json")).await?);
         container.set_shim(Some(Arc::clone(&shim)));
         // The runtime makes the container while its network is made.
         let networked = async {
