@@ -31,7 +31,7 @@ pub struct Engine {
     pub volumes: volumes::Volumes,
     pub containers: containers::Containers,
     pub execs: exec::Execs,
-    pub events: events::Events,
+    pub events: Arc<events::Events>,
     pub shim: shim::Program,
     pub activity: idle::Activity,
 }
@@ -41,13 +41,14 @@ impl Engine {
     pub async fn open(config: config::Config) -> Result<Arc<Engine>> {
         step::sweep(&config).await?;
         let images = Arc::new(image::Store::open(&config.data_root.join("image"))?);
+        let events = Arc::new(events::Events::new());
         let engine = Arc::new(Engine {
             networks: Networks::open(&config).await?,
             images,
-            volumes: volumes::Volumes::open(&config.data_root.join("volumes"))?,
+            volumes: volumes::Volumes::open(&config.data_root.join("volumes"), Arc::clone(&events))?,
             containers: containers::Containers::open(&config.data_root.join("containers"))?,
             execs: exec::Execs::default(),
-            events: events::Events::new(),
+            events,
             shim: shim::Program::open()?,
             activity: idle::Activity::default(),
             config,

@@ -107,7 +107,9 @@ fn of_everything_as_by_a_reboot() {
     engine.end_daemon(Signal::SIGKILL);
     let shims = processes_of(&engine, "inception-shim");
     assert_eq!(shims.len(), 3);
-    for process in shims.into_iter().chain(processes_of(&engine, "inception network-helper")).chain(inner.map(Pid::from_raw)) {
+    for process in
+        shims.into_iter().chain(processes_of(&engine, "inception network-helper")).chain(inner.map(Pid::from_raw))
+    {
         let _ = kill(process, Signal::SIGKILL);
     }
     fs::remove_dir_all(engine.path("exec")).unwrap();
@@ -155,7 +157,9 @@ fn teardown_leaves_nothing() {
         assert!(!cgroup.exists(), "{}", cgroup.display());
     }
     eventually(10, "no process is left", || {
-        (processes_of(&engine, "inception-shim").is_empty() && processes_of(&engine, "inception network-helper").is_empty()).then_some(())
+        (processes_of(&engine, "inception-shim").is_empty()
+            && processes_of(&engine, "inception network-helper").is_empty())
+        .then_some(())
     });
     // What it kept is whole.
     engine.start_daemon();
