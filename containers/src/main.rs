@@ -1,6 +1,6 @@
 //! `inception`: builds images and runs containers. One program, four duties: the commands (`cli`), the daemon
 //! that serves the Docker Engine API (`api`, `engine`), a shim for each container (`shim`), and the network helper
-//! (`network::helper`).
+//! (`network::helper`). Virtual machines (`vm`) have a keeper each, as containers have a shim.
 
 mod api;
 mod build;
@@ -12,6 +12,7 @@ mod image;
 mod network;
 mod shim;
 mod sys;
+mod vm;
 
 use std::process::ExitCode;
 
