@@ -19,6 +19,8 @@ pub mod supervise;
 pub mod sys;
 pub mod terminal;
 pub mod tree;
+#[cfg(feature = "vm")]
+pub mod vm;
 
 #[cfg(test)]
 mod properties;

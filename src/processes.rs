@@ -52,6 +52,8 @@ impl Processes {
             terminal: None,
             // As PID 1 the kernel sees to it.
             death_signal: if own_pid == 1 { 0 } else { libc::SIGKILL },
+            #[cfg(feature = "vm")]
+            console: config.console.take(),
             identity: std::mem::take(&mut config.identity),
         };
         Self {
@@ -260,6 +262,14 @@ impl Processes {
         self.own_pid == 1 && !before_restart
     }
 
+    /// In a machine the kernel's threads are in the namespace too, and never leave it: who is left are the children.
+    fn is_machine(&self) -> bool {
+        #[cfg(feature = "vm")]
+        return self.config.requests.is_some();
+        #[cfg(not(feature = "vm"))]
+        false
+    }
+
     fn signal_rest(&self, signal: c_int, before_restart: bool) {
         if self.owns_namespace(before_restart) {
             let _ = sys::kill(-1, signal);
@@ -348,7 +358,9 @@ impl World for Processes {
     fn stop_rest(&mut self, before_restart: bool) -> bool {
         let owns = self.owns_namespace(before_restart);
         // Not PID 1 and no child: no descendant, because orphans become children.
-        if owns && self.told.is_empty() {
+        if self.is_machine() && self.no_children {
+            return false;
+        } else if owns && self.told.is_empty() {
             match sys::kill(-1, libc::SIGTERM) {
                 Ok(()) => {}
                 Err(Errno::ESRCH) => return false,
@@ -377,7 +389,7 @@ impl World for Processes {
     fn is_empty(&mut self, before_restart: bool) -> bool {
         self.reap();
         // Processes that `docker exec` brought in are nobody's children here.
-        self.no_children && !(self.owns_namespace(before_restart) && sys::kill(-1, 0).is_ok())
+        self.no_children && !(self.owns_namespace(before_restart) && !self.is_machine() && sys::kill(-1, 0).is_ok())
     }
 
     fn has_no_children(&self) -> bool {

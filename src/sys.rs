@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+#[cfg(feature = "vm")]
+pub mod vm;
+
 /// The size of the kernel's signal mask in bytes, which the raw rt_sig* calls want to be told.
 const MASK_SIZE: usize = 8;
 

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cases;
 pub mod faults;
+pub mod guest;
 pub mod harness;
 pub mod matrix;
 pub mod notify_cases;
