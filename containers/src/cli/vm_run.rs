@@ -99,7 +99,7 @@ pub struct Run {
     /// what holds the root, ext4 or initramfs (default: ext4); an initramfs is memory, and gone at the end
     #[argh(option)]
     root: Option<String>,
-    /// qemu's machine type, microvm or q35 (default: microvm)
+    /// qemu's machine type, microvm or q35 (default: microvm, q35 where it is emulated)
     #[argh(option)]
     machine: Option<String>,
     /// an image
@@ -143,7 +143,8 @@ impl Run {
             tools::find(tools::MKE2FS)?;
         }
         let board = match self.machine.as_deref() {
-            None | Some("microvm") => Board::Microvm,
+            None => qemu::usual_board(),
+            Some("microvm") => Board::Microvm,
             Some("q35") => Board::Q35,
             Some(other) => return Err(Error::invalid(format!("--machine {other}: microvm or q35"))),
         };
@@ -166,7 +167,7 @@ impl Run {
         let shares = shares(&source)?;
         let root = vm_image::root(&docker, &source, checked.root, &progress).await?;
         if !qemu::has_kvm() {
-            log::warn!("/dev/kvm can't be opened: the machine is emulated, which is some ten times slower");
+            log::warn!("KVM can't be used here (/dev/kvm): the machine is emulated, which is some ten times slower");
         }
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -235,7 +236,7 @@ impl Run {
             }
         };
         if self.detach {
-            started.go().await?;
+            drop(started.go().await?);
             output::print(&format!("{name}\n"))?;
             return Ok(0);
         }
