@@ -32,6 +32,8 @@ use tokio::{
 /// How long a machine may take to hear of the power button beyond what its service may take to stop: to unmount, and to
 /// tell its exit code.
 pub const END: u64 = 15;
+/// From when on a machine that did not tell of its service gets the power button all the same.
+const BOOT: Duration = Duration::from_secs(10);
 
 /// A keeper that has just been started.
 pub struct Started {
@@ -144,24 +146,25 @@ async fn run(folder: &Folder, machine: &Machine) -> Result<Exit> {
     let mut watched =
         Watched { status: BufReader::new(status).lines(), code: None, is_started: false, is_closed: false };
     let (mut is_stopping, mut is_pressed, mut reason) = (false, false, String::new());
-    let mut deadline = Instant::now();
+    let began = Instant::now();
+    let mut deadline = began;
     let ended = loop {
-        if is_stopping && watched.is_started && !is_pressed {
+        // Before the service runs nobody in the machine hears the button.
+        if is_stopping && !is_pressed && (watched.is_started || began.elapsed() >= BOOT) {
             is_pressed = true;
             qmp.execute("system_powerdown").await?;
+            deadline = Instant::now() + Duration::from_secs(machine.stop_timeout);
         }
         tokio::select! {
             ended = qemu.wait() => break ended.doing("wait for qemu")?,
             () = watched.next(), if !watched.is_closed => {}
-            _ = terminate.recv(), if !is_stopping => {
-                is_stopping = true;
-                deadline = Instant::now() + Duration::from_secs(machine.stop_timeout);
-            }
+            _ = terminate.recv(), if !is_stopping => is_stopping = true,
+            () = sleep_until(began + BOOT), if is_stopping && !is_pressed => {}
             _ = quit.recv() => {
                 reason = "it was killed".into();
                 qemu.start_kill().doing("kill qemu")?;
             }
-            () = sleep_until(deadline), if is_stopping && reason.is_empty() => {
+            () = sleep_until(deadline), if is_pressed && reason.is_empty() => {
                 reason = format!("it did not stop within {} s, and was killed", machine.stop_timeout);
                 qemu.start_kill().doing("kill qemu")?;
             }
