@@ -27,7 +27,7 @@ use std::{net::IpAddr, path::PathBuf};
 #[argh(
     subcommand,
     name = "build",
-    usage = "[OPTIONS] IMAGE [COMMAND [ARGUMENTS...]]",
+    usage = "[OPTIONS] -o DISK IMAGE [--] [COMMAND [ARGUMENTS...]]",
     example = "inception vm build nginx:0.1.0 -o disk.img\nqemu-system-x86_64 -m 512 -nographic -drive file=disk.img,format=raw,if=virtio -nic user,model=virtio,hostfwd=tcp::8443-:443",
     note = "The disk has holes, and 8 GiB of room. Its console is the first serial line. Where it is not given another one, its address is what qemu's user network expects; a machine without a network starts, too.",
     note = "Needs grub-pc-bin and e2fsprogs."
@@ -66,8 +66,8 @@ pub struct Build {
     /// an image
     #[argh(positional)]
     image: String,
-    /// the command and its arguments, instead of the image's
-    #[argh(positional, greedy, arg_name = "command")]
+    /// the command and its arguments, instead of the image's; behind `--` where one begins with a dash
+    #[argh(positional, arg_name = "command")]
     command: Vec<String>,
 }
 
