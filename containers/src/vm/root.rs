@@ -24,10 +24,13 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 /// Room for what a machine writes, beside the image's files: the file has holes there and takes none.
 const FREE: u64 = 8 << 30;
+/// How long a root is kept that another one of the same name has replaced: somebody may be about to use it.
+const REPLACED: Duration = Duration::from_secs(3600);
 /// The longest manifest.json and account file that are read.
 const DOCUMENT_MAX: u64 = 4 << 20;
 /// What /etc/hosts says in a machine whose image has none: an engine writes this file for its containers.
@@ -79,11 +82,18 @@ fn cache() -> Result<PathBuf> {
 /// The root of the image `id`, where it was made before.
 pub fn made(id: &str, kind: Kind) -> Result<Option<MadeRoot>> {
     let root = MadeRoot { folder: cache()?.join(folder_name(id)?), kind };
-    Ok(root.file().is_file().then_some(root))
+    if !root.file().is_file() {
+        return Ok(None);
+    }
+    // Its time is that of its last use.
+    let path = root.folder.join("image");
+    let now = File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+    now.at("set the time of", &path)?;
+    Ok(Some(root))
 }
 
 /// Makes the root of the image `id`, called `name`, from `archive`, which `docker save` wrote. Older roots of the same
-/// name are removed: machines that run have theirs open.
+/// name that nobody used for an hour are removed: machines that run have theirs open.
 pub fn make(id: &str, name: &str, kind: Kind, archive: &Path) -> Result<MadeRoot> {
     let cache = cache()?;
     let target = cache.join(folder_name(id)?);
@@ -110,7 +120,10 @@ pub fn make(id: &str, name: &str, kind: Kind, archive: &Path) -> Result<MadeRoot
     // Last: a folder without it is no root.
     fs::rename(work.path().join(kind.file()), made.file()).at("store", &made.file())?;
     for old in fs::read_dir(&cache).at("list", &cache)?.flatten().map(|entry| entry.path()) {
-        if old != target && fs::read_to_string(old.join("image")).is_ok_and(|text| text.trim_end() == name) {
+        let file = old.join("image");
+        let used = fs::metadata(&file).and_then(|meta| meta.modified()).unwrap_or_else(|_| SystemTime::now());
+        let is_old = used.elapsed().is_ok_and(|age| age > REPLACED);
+        if old != target && is_old && fs::read_to_string(&file).is_ok_and(|text| text.trim_end() == name) {
             // What can't be removed only takes room.
             let _ = fs::remove_dir_all(old);
         }
