@@ -201,6 +201,7 @@ impl Run {
             cpus: self.cpus,
             kernel: kernel.image,
             append: qemu::APPEND.into(),
+            terminal: is_terminal(self.detach),
             root: checked.root,
             disk: is_ext4.then(|| if self.rm { root.file() } else { "disk.img".into() }),
             throwaway: self.rm,
@@ -411,7 +412,8 @@ impl Console {
     /// Carries input and output until the machine ends, or the user leaves; the service's exit code. Where `news` are
     /// given, a pipe's input waits for the service: what comes to a serial line before it is open is lost.
     async fn follow(self, news: Option<Lines<BufReader<ChildStdout>>>) -> Result<u8> {
-        let is_terminal = is_terminal(false);
+        // A console that was made for a pipe shows nothing of what is typed, and has a pipe's line ends.
+        let is_terminal = self.folder.machine()?.terminal && is_terminal(false);
         let Console { folder, end, stream } = self;
         let (output, line) = stream.into_split();
         let output = ReaderStream::new(output).map(|piece| match piece {

@@ -108,6 +108,10 @@ impl Config<'_> {
             line("mount", &words);
         }
         line("hostname", &[self.hostname]);
+        match self.terminal {
+            Some((_, (rows, columns))) => line("console-size", &[&rows.to_string(), &columns.to_string()]),
+            None => line("console-mode", &["plain"]),
+        }
         let network = &self.network;
         let optional = network.is_optional.then_some("optional");
         line("address", &["eth0", &network.address].into_iter().chain(optional).collect::<Vec<_>>());

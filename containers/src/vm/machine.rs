@@ -39,6 +39,8 @@ pub struct Machine {
     pub kernel: PathBuf,
     /// The kernel's command line.
     pub append: String,
+    /// Its console behaves as a terminal, and not as a pipe.
+    pub terminal: bool,
     pub root: Kind,
     /// The root's disk, where there is one; with `throwaway` it is only read, and what is written is lost at the end.
     pub disk: Option<PathBuf>,
