@@ -48,7 +48,10 @@ pub async fn start(folder: &Folder) -> Result<Started> {
     command.arg("vm-keeper").arg(&folder.path);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     // What ends a terminal's processes does not end the machine.
-    crate::sys::before_exec(&mut command, || setsid().map(drop).map_err(Into::into));
+    crate::sys::before_exec(&mut command, || {
+        setsid()?;
+        crate::sys::keep_standard_descriptors()
+    });
     let mut child = tokio::process::Command::from(command).spawn().doing("start the machine's keeper")?;
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Error::Failed("start the machine's keeper: it has no pipes".into()));

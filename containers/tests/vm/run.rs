@@ -11,7 +11,7 @@ use std::fs;
 #[test]
 fn the_service_has_what_a_container_has() {
     let host = Host::start();
-    let script = "id; pwd; echo $A; echo $HOME; hostname; cat /etc/hosts; exit 7";
+    let script = "id; pwd; echo \"$A\"; echo $HOME; hostname; cat /etc/hosts; exit 7";
     let args = ["--rm", "--name", "m1", "-u", "www", "-w", "/usr", "-e", "A=b  c", BUSYBOX, "sh", "-c", script];
     let said = host.run(&args);
     assert_eq!(said.code, 7, "{said:?}");
