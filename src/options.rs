@@ -66,6 +66,9 @@ pub fn kind(name: &str) -> Option<Kind> {
 /// its service from elsewhere.
 #[cfg(feature = "vm")]
 pub fn supervision(words: &[String]) -> Result<(Config, u8), String> {
+    if words.is_empty() {
+        return Ok((Config::default(), 0));
+    }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let options = Options::from_args(&["inception-init"], &words).map_err(|exit| exit.output.trim_end().to_owned())?;
     Ok((config(&options)?, options.verbose))

@@ -34,6 +34,11 @@ impl Kernel {
         Ok(Self { image, modules, dependencies })
     }
 
+    /// Its version, as uname(1) says it.
+    pub fn release(&self) -> String {
+        self.modules.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Modules by name, each after those that it needs, as paths below the modules' folder.
     fn closure(&self, names: &[&str]) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
@@ -56,12 +61,23 @@ impl Kernel {
 /// An initramfs in the kernel's format (newc, Documentation/driver-api/early-userspace/buffer-format.rst).
 #[derive(Clone, Default)]
 pub struct Archive {
+    // In a box, so that it is moved in a register: passed in memory from one method to the next, rustc 1.95's optimized
+    // code goes on with the bytes that a longer vector has left (valgrind shows it).
+    content: Box<Content>,
+}
+
+#[derive(Clone, Default)]
+struct Content {
     bytes: Vec<u8>,
     count: u32,
 }
 
-impl Archive {
-    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+impl Content {
+    fn add(&mut self, path: &str, mode: u32, content: &[u8]) {
+        self.add_with(path, mode, (0, 0), content);
+    }
+
+    fn add_with(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
         self.count += 1;
         let name = path.trim_start_matches('/');
         let fields =
@@ -79,26 +95,35 @@ impl Archive {
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
+}
 
+impl Archive {
     pub fn folder(mut self, path: &str) -> Self {
-        self.entry(path, 0o040_755, (0, 0), &[]);
+        self.content.add(path, 0o040_755, &[]);
         self
     }
 
     pub fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
-        self.entry(path, 0o100_755, (0, 0), content.as_ref());
+        self.content.add(path, 0o100_755, content.as_ref());
+        self
+    }
+
+    /// A character device.
+    pub fn node(mut self, path: &str, device: (u32, u32)) -> Self {
+        self.content.add_with(path, 0o020_600, device, &[]);
         self
     }
 
     pub fn link(mut self, path: &str, target: &str) -> Self {
-        self.entry(path, 0o120_777, (0, 0), target.as_bytes());
+        self.content.add(path, 0o120_777, target.as_bytes());
         self
     }
 
     /// A file of this machine.
-    pub fn copy(self, path: &str, from: &Path) -> Self {
+    pub fn copy(mut self, path: &str, from: &Path) -> Self {
         let content = std::fs::read(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-        self.file(path, content)
+        self.content.add(path, 0o100_755, &content);
+        self
     }
 
     /// busybox, as what a service or a script needs of a system.
@@ -149,8 +174,8 @@ impl Archive {
 
     /// How much the kernel is to unpack, and the archive's end.
     pub fn finish(mut self) -> Vec<u8> {
-        self.entry("TRAILER!!!", 0, (0, 0), &[]);
-        self.bytes
+        self.content.add("TRAILER!!!", 0, &[]);
+        self.content.bytes
     }
 }
 

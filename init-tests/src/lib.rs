@@ -1,6 +1,7 @@
 //! Runs any container init through the same cases: this project's, and the peers that Debian has.
 
 pub mod bench;
+pub mod bench_vm;
 pub mod cases;
 pub mod faults;
 pub mod guest;

@@ -146,8 +146,9 @@ pub fn handle_faults(signals: &[c_int], broken: fn(c_int) -> !) {
     }
     let _ = BROKEN.set(broken);
     const STACK: usize = 32 << 10;
+    // Its pages are touched by nobody who does not break down.
     let stack = libc::stack_t {
-        ss_sp: Box::leak(vec![0u8; STACK].into_boxed_slice()).as_mut_ptr().cast(),
+        ss_sp: Box::leak(Box::<[u8]>::new_uninit_slice(STACK)).as_mut_ptr().cast(),
         ss_flags: 0,
         ss_size: STACK,
     };
@@ -161,6 +162,25 @@ pub fn handle_faults(signals: &[c_int], broken: fn(c_int) -> !) {
         for signal in signals {
             libc::sigaction(*signal, &raw const action, std::ptr::null_mut());
         }
+    }
+}
+
+/// Brings a network interface up (netdevice(7), SIOCSIFFLAGS): the short way, for the one that has no address to be given.
+pub fn bring_up(interface: &CStr) -> Result<(), Errno> {
+    // SAFETY: an all-zero request is valid, it is plain bytes.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.to_bytes().iter().take(room)) {
+        *place = *byte as _;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as _;
+    // SAFETY: plain numbers; the kernel reads the request, which lives.
+    unsafe {
+        let socket =
+            checked(c_long::from(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)))? as c_int;
+        let result = checked(libc::syscall(libc::SYS_ioctl, socket, libc::SIOCSIFFLAGS, &raw const request));
+        close(socket);
+        result.map(drop)
     }
 }
 

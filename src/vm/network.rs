@@ -122,15 +122,16 @@ const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
 
 /// lo, the addresses, the default routes.
 pub fn configure(settings: &Settings) -> Result<(), String> {
-    let netlink = match Netlink::open() {
-        Ok(netlink) => netlink,
-        // A kernel without a network serves who wants none.
-        Err(_) if settings.addresses.is_empty() => return Ok(()),
-        Err(error) => return Err(format!("the kernel has no rtnetlink: {}", error.desc())),
-    };
-    if let Ok(index) = if_nametoindex("lo") {
-        netlink.bring_up(index).map_err(|error| format!("bring lo up: {}", error.desc()))?;
+    // A kernel without a network serves who wants none.
+    if let Err(error) = sys::vm::bring_up(c"lo")
+        && !matches!(error, Errno::EAFNOSUPPORT | Errno::ENODEV)
+    {
+        return Err(format!("bring lo up: {}", error.desc()));
     }
+    if settings.addresses.is_empty() && settings.gateways.is_empty() {
+        return Ok(());
+    }
+    let netlink = Netlink::open().map_err(|error| format!("the kernel has no rtnetlink: {}", error.desc()))?;
     let mut indices = Vec::new();
     for address in &settings.addresses {
         let Address { interface, address: ip, prefix, is_optional } = address;
