@@ -21,6 +21,7 @@ mod session;
 mod up;
 mod vm;
 mod vm_build;
+mod vm_console;
 mod vm_image;
 mod vm_run;
 mod volumes;

@@ -1,6 +1,6 @@
 //! `inception vm`: images as virtual machines. `run` and `build` have files of their own.
 
-use super::{Globals, block_on, output, vm_build, vm_run};
+use super::{Globals, block_on, output, vm_build, vm_console, vm_run};
 use crate::{
     error::{Context, Error, Result},
     vm::{
@@ -30,7 +30,6 @@ pub struct Vm {
 
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it, and argh takes no boxes")]
 enum Command {
     Run(vm_run::Run),
     Build(vm_build::Build),
@@ -116,7 +115,7 @@ impl Vm {
             Command::Stop(stop) => {
                 each("stop", &stop.names, async |folder| tell(folder, Signal::SIGTERM).await.map(drop))
             }
-            Command::Attach(attach) => block_on(vm_run::attach(Folder::open(&attach.name)?)),
+            Command::Attach(attach) => block_on(vm_console::attach(Folder::open(&attach.name)?)),
             Command::Logs(logs) => {
                 let path = Folder::open(&logs.name)?.path.join("console.log");
                 output::print(&String::from_utf8_lossy(&fs::read(&path).at("read", &path)?)).map(|()| 0)

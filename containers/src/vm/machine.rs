@@ -203,7 +203,7 @@ impl Folder {
                 return Ok(None);
             }
             let path = self.path.join("lock");
-            if let Some(pid) = fs::read_to_string(&path).at("read", &path)?.trim().parse().ok() {
+            if let Ok(pid) = fs::read_to_string(&path).at("read", &path)?.trim().parse() {
                 return Ok(Some(pid));
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
