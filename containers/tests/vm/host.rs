@@ -1,5 +1,7 @@
 //! What a test's machines have around them: an engine with an image, and machines and roots of the test's own.
 
+#![allow(dead_code, reason = "every test program uses a part of it")]
+
 use crate::{
     harness::{self, Engine, INCEPTION, Ran},
     sessions::{self, Running},
