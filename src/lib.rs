@@ -26,8 +26,8 @@ pub mod vm;
 mod properties;
 
 // The fuzz targets' bodies, so that they are built and tried wherever the tests run.
-#[cfg(test)]
+#[cfg(all(test, feature = "vm"))]
 extern crate self as inception_init;
-#[cfg(test)]
+#[cfg(all(test, feature = "vm"))]
 #[path = "../fuzz/src/lib.rs"]
 mod fuzzed;

@@ -259,6 +259,10 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
         Err(exit) if exit.status.is_ok() => return Ok(Request::Print(exit.output)),
         Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_end())),
     };
+    #[cfg(feature = "vm")]
+    if options.vm {
+        return Err("--vm must come first".into());
+    }
     if options.version {
         return Ok(Request::Print(format!("inception-init version {}\n", env!("CARGO_PKG_VERSION"))));
     }
@@ -527,8 +531,9 @@ mod tests {
         let Request::Print(help) = read_words(&["--help"], &[]) else { panic!("no help") };
         let page = include_str!("../docs/init.md");
         let manual = include_str!("../docs/man/inception-init.8").replace("\\-", "-");
-        let others = ["pause", "license", "version", "help", "as"];
-        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).chain(&others).filter(|name| **name != "verbose") {
+        let others = ["pause", "license", "version", "help", "as", "vm"];
+        let others = others.iter().filter(|name| **name != "vm" || cfg!(feature = "vm"));
+        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).chain(others).filter(|name| **name != "verbose") {
             let option = format!("--{name}");
             assert!(help.contains(&option) && page.contains(&option) && manual.contains(&option), "{name} in:\n{help}");
         }

@@ -87,8 +87,10 @@ impl Processes {
             })?;
             variables.push((b"NOTIFY_SOCKET".to_vec(), socket.name().to_vec()));
             let watchdog = self.config.rules.watchdog.as_micros();
-            // The number of who is to give signs of life is not known before it lives; without it anyone may.
-            without = if watchdog == 0 { &["WATCHDOG_PID", "WATCHDOG_USEC"] } else { &["WATCHDOG_PID"] };
+            // The number of who is to give signs of life is not known before it lives; without it anyone may. Where the
+            // init has a supervisor that waits for them, they are the service's to give.
+            let is_wanted = watchdog != 0 || socket.has_outer();
+            without = if is_wanted { &["WATCHDOG_PID"] } else { &["WATCHDOG_PID", "WATCHDOG_USEC"] };
             if watchdog != 0 {
                 variables.push((b"WATCHDOG_USEC".to_vec(), watchdog.to_string().into_bytes()));
             }

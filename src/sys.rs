@@ -319,11 +319,20 @@ pub fn write_or_drop(fd: c_int, bytes: &[u8]) {
 }
 
 fn is_pipe(fd: c_int) -> bool {
+    about(fd).is_some_and(|about| matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK))
+}
+
+/// What an open file is: its device and inode.
+pub fn identity_of(fd: c_int) -> Option<(u64, u64)> {
+    about(fd).map(|about| (about.st_dev, about.st_ino))
+}
+
+/// fstat(2).
+fn about(fd: c_int) -> Option<libc::stat> {
     // SAFETY: an all-zero stat is valid, it is plain numbers.
     let mut about: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: writes the struct.
-    let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
-    known && matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK)
+    (unsafe { libc::fstat(fd, &raw mut about) } == 0).then_some(about)
 }
 
 /// Gives back the memory that starting took: pages of code and constants that may never be run again (the few that are

@@ -47,14 +47,12 @@ pub fn is_machine(environment: impl Iterator<Item = &'static OsStr>) -> bool {
 
 #[inline(never)]
 fn is_initial_namespace() -> bool {
-    let name = sys::vm::read_link(libc::AT_FDCWD, c"/proc/self/ns/pid").or_else(|| {
-        // No /proc yet: one that is mounted nowhere. A container's PID 1 may not make one, or sees its own namespace.
-        let proc = sys::vm::mount_detached(c"proc").ok()?;
-        let name = sys::vm::read_link(proc, c"self/ns/pid");
-        sys::close(proc);
-        name
-    });
-    name.as_deref() == Some(INITIAL)
+    match sys::vm::read_link(libc::AT_FDCWD, c"/proc/self/ns/pid") {
+        Some(name) => name == INITIAL,
+        // No /proc yet. There PID 2 is the kernel's own, of no group and no session; a container has no second process
+        // before the first one starts it.
+        None => sys::group_of(2) == Ok(0) && sys::session_of(2) == Ok(0),
+    }
 }
 
 /// Is the machine's PID 1, to its end. `words` are used where the kernel's command line has none after `--`.

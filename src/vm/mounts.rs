@@ -309,9 +309,9 @@ fn make_read_only(target: &str) {
 
 /// The number of a file system's type (statfs(2)): in memory.
 pub fn is_in_memory(path: &str) -> bool {
-    const RAMFS: i64 = 0x8584_58f6;
-    const TMPFS: i64 = 0x0102_1994;
-    nix::sys::statfs::statfs(path).is_ok_and(|about| matches!(about.filesystem_type().0 as i64, RAMFS | TMPFS))
+    const RAMFS: u32 = 0x8584_58f6;
+    const TMPFS: u32 = 0x0102_1994;
+    nix::sys::statfs::statfs(path).is_ok_and(|about| matches!(about.filesystem_type().0 as u32, RAMFS | TMPFS))
 }
 
 /// Moves a mount to another place.
