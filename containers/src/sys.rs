@@ -37,6 +37,17 @@ pub fn keep_standard_descriptors() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The processor's time stamp counter; always 0 on processors that have none.
+pub fn time_stamp() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction; it only writes two registers.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
+}
+
 /// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
 pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo asks for what kill(2) would send; no other pointer is passed.

@@ -4,7 +4,12 @@ use super::{
     config::STATUS_PORT,
     machine::{Board, Machine},
 };
-use std::{fs::File, path::Path};
+use crate::sys::time_stamp;
+use std::{
+    fs::File,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// The sockets in a machine's folder: qemu listens on the first two and connects to the third.
 pub const QMP: &str = "qmp.sock";
@@ -26,8 +31,8 @@ pub fn has_kvm() -> bool {
     is_real && File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
-/// The machine type where none is asked for: the quicker one, but where it is emulated. There a busy host can make the
-/// kernel's measuring of the processor's clock fail, and a microvm has no second clock to measure it by: it hangs.
+/// The machine type where none is asked for: the quicker one, but where it is emulated. There the other one has a second
+/// clock to measure the processor's by.
 pub fn usual_board() -> Board {
     if has_kvm() { Board::Microvm } else { Board::Q35 }
 }
@@ -59,7 +64,13 @@ pub fn arguments(name: &str, machine: &Machine, has_kvm: bool) -> Vec<String> {
     add("-accel", "tcg".into());
     add("-kernel", machine.kernel.display().to_string());
     add("-initrd", "initramfs".into());
-    add("-append", machine.append.clone());
+    let mut append = machine.append.clone();
+    if machine.board == Board::Microvm && !has_kvm {
+        // The kernel measures it by a timer, for which a busy host is too late, and a microvm has no other one: it would
+        // hang. An emulated processor counts as the host's does.
+        append += &format!(" tsc_early_khz={}", time_stamps_per_millisecond());
+    }
+    add("-append", append);
     if let Some(disk) = &machine.disk {
         let snapshot = if machine.throwaway { "on" } else { "off" };
         add("-drive", format!("if=none,id=root,format=raw,discard=unmap,snapshot={snapshot},file={}", escaped(disk)));
@@ -88,6 +99,14 @@ pub fn arguments(name: &str, machine: &Machine, has_kvm: bool) -> Vec<String> {
     add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
     words.extend(["-nodefaults", "-no-user-config", "-no-reboot", "-S"].map(str::to_owned));
     words
+}
+
+/// How fast this processor's time stamps count.
+fn time_stamps_per_millisecond() -> u64 {
+    let (began, first) = (Instant::now(), time_stamp());
+    std::thread::sleep(Duration::from_millis(20));
+    let (counted, nanoseconds) = (time_stamp() - first, began.elapsed().as_nanos() as u64);
+    counted.saturating_mul(1_000_000) / nanoseconds
 }
 
 /// A path in a list of options, where a comma is written twice.
