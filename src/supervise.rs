@@ -143,8 +143,8 @@ impl Supervisor {
     fn let_go(&self) {
         // In a machine nothing was inherited, and it is at / already.
         #[cfg(feature = "vm")]
-        if self.processes.config.requests.is_some() {
-            return;
+        if let Some(requests) = &self.processes.config.requests {
+            return requests.say_started();
         }
         if self.processes.config.rules.restart == crate::policy::Restart::No {
             let mut kept = [self.processes.config.events.map(Log::fd), self.processes.socket_fd()];

@@ -201,6 +201,25 @@ pub fn leak_words(words: Vec<CString>) -> *mut *const libc::c_char {
     Box::leak(pointers.into_boxed_slice()).as_mut_ptr()
 }
 
+/// A descriptor that is closed when it is dropped; the caller gives it away.
+pub fn owned(fd: c_int) -> std::os::fd::OwnedFd {
+    // SAFETY: the caller has just opened it, and nobody else knows of it.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
+}
+
+/// Sets a terminal's size (ioctl_tty(2), TIOCSWINSZ).
+pub fn set_size(fd: c_int, rows: u16, columns: u16) -> Result<(), Errno> {
+    let size = [rows, columns, 0, 0];
+    // SAFETY: the kernel reads one winsize, four 16-bit numbers.
+    checked(unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCSWINSZ as c_long, size.as_ptr()) }).map(drop)
+}
+
+/// Waits until a terminal's output is with whoever reads it (tcdrain(3)).
+pub fn drain(fd: c_int) {
+    // SAFETY: plain numbers.
+    unsafe { libc::tcdrain(fd) };
+}
+
 /// The console of the kernel, even where it has no name in the file system.
 pub fn open_console() -> Result<c_int, Errno> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;

@@ -130,11 +130,19 @@ pub fn is_mount_point(path: &str) -> bool {
     }
 }
 
-/// Waits for a device node; other sources have none.
-pub fn wait_for(source: &str, limit: Duration) {
+/// Waits for a device node; other sources have none. Of several, with commas between, the first that is there is meant.
+pub fn wait_for(source: &str, limit: Duration) -> &str {
     let deadline = sys::now() + limit;
-    while source.starts_with("/dev/") && !Path::new(source).exists() && sys::now() < deadline {
-        std::thread::sleep(LOOK_AGAIN);
+    if !source.starts_with("/dev/") {
+        return source;
+    }
+    loop {
+        let found = source.split(',').find(|path| Path::new(path).exists());
+        match found {
+            Some(path) => return path,
+            None if sys::now() >= deadline => return source,
+            None => std::thread::sleep(LOOK_AGAIN),
+        }
     }
 }
 
@@ -169,9 +177,9 @@ fn flags(options: &str) -> (MsFlags, String, bool) {
 pub fn make(wanted: &Mount, target: &str, limit: Duration) -> Result<(), String> {
     let Mount { source, kind, options, .. } = wanted;
     let (flags, rest, may_fail) = flags(options);
-    wait_for(source, if may_fail { Duration::ZERO } else { limit });
+    let source = wait_for(source, if may_fail { Duration::ZERO } else { limit });
     make_target(source, target, flags.contains(MsFlags::MS_BIND));
-    let result = mount(Some(source.as_str()), target, Some(kind.as_str()), flags, Some(rest.as_str())).and_then(|()| {
+    let result = mount(Some(source), target, Some(kind.as_str()), flags, Some(rest.as_str())).and_then(|()| {
         // A bind mount takes its flags only by a second call.
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         if flags.contains(MsFlags::MS_BIND) && !flags.difference(bind).is_empty() {

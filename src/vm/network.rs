@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 
 use super::settings::{Address, Settings};
 use crate::sys;
+use crate::warning;
 
 /// Between two looks for an interface.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -116,6 +117,9 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend(value);
 }
 
+/// How long an interface is waited for that need not be there.
+const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
+
 /// lo, the addresses, the default routes.
 pub fn configure(settings: &Settings) -> Result<(), String> {
     // A kernel without a network serves who wants none.
@@ -130,10 +134,17 @@ pub fn configure(settings: &Settings) -> Result<(), String> {
     let netlink = Netlink::open().map_err(|error| format!("the kernel has no rtnetlink: {}", error.desc()))?;
     let mut indices = Vec::new();
     for address in &settings.addresses {
-        let Address { interface, address: ip, prefix } = address;
+        let Address { interface, address: ip, prefix, is_optional } = address;
         let failed = |error: Errno| format!("{interface}: {ip}/{prefix}: {}", error.desc());
-        let index = wait_for(interface, settings.wait)
-            .ok_or_else(|| format!("{interface}: there is no such interface (is its driver's module loaded?)"))?;
+        let limit = if *is_optional { settings.wait.min(OPTIONAL_WAIT) } else { settings.wait };
+        let Some(index) = wait_for(interface, limit) else {
+            let message = format!("{interface}: there is no such interface (is its driver's module loaded?)");
+            if *is_optional {
+                warning!("{message}");
+                continue;
+            }
+            return Err(message);
+        };
         netlink.bring_up(index).map_err(failed)?;
         netlink
             .ask(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &address_body(index, address))
@@ -142,7 +153,16 @@ pub fn configure(settings: &Settings) -> Result<(), String> {
     }
     for gateway in &settings.gateways {
         let index = indices.iter().find(|(is_ipv4, _)| *is_ipv4 == gateway.is_ipv4()).map(|(_, index)| *index);
-        let index = index.ok_or_else(|| format!("gateway {gateway}: no address of its kind is configured"))?;
+        let Some(index) = index else {
+            if settings
+                .addresses
+                .iter()
+                .any(|address| address.is_optional && address.address.is_ipv4() == gateway.is_ipv4())
+            {
+                continue;
+            }
+            return Err(format!("gateway {gateway}: no address of its kind is configured"));
+        };
         netlink
             .ask(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &route_body(index, *gateway))
             .map_err(|error| format!("gateway {gateway}: {}", error.desc()))?;
@@ -202,7 +222,8 @@ mod tests {
 
     #[test]
     fn messages() {
-        let address = Address { interface: "eth0".into(), address: [10, 0, 2, 15].into(), prefix: 24 };
+        let address =
+            Address { interface: "eth0".into(), address: [10, 0, 2, 15].into(), prefix: 24, is_optional: false };
         let body = address_body(2, &address);
         assert_eq!(body[..8], [2, 24, 0, 0, 2, 0, 0, 0]);
         assert_eq!(body[8..16], [8, 0, 2, 0, 10, 0, 2, 15]);
@@ -224,6 +245,7 @@ mod tests {
                 interface: "lo".into(),
                 address: address.parse().unwrap(),
                 prefix: 64.min(if address.contains(':') { 64 } else { 24 }),
+                is_optional: false,
             });
             let settings = Settings {
                 addresses: addresses.into(),
@@ -235,7 +257,12 @@ mod tests {
             assert!(socket.connect("[::]:1").is_err() && socket.connect("198.19.0.1:1").is_ok());
             assert!(std::net::TcpListener::bind("[fd00::2]:0").is_ok());
             let settings = Settings {
-                addresses: vec![Address { interface: "none0".into(), address: [10, 0, 0, 1].into(), prefix: 8 }],
+                addresses: vec![Address {
+                    interface: "none0".into(),
+                    address: [10, 0, 0, 1].into(),
+                    prefix: 8,
+                    is_optional: false,
+                }],
                 wait: Duration::from_millis(5),
                 ..Settings::default()
             };

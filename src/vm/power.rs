@@ -20,6 +20,8 @@ const KEY_POWER: u16 = 116;
 const FIRST_REAL_TIME: c_int = 34;
 /// How long file systems may take to be written and unmounted.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(60);
+/// How long the host may take to read what the console still has.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the host may take to hear the exit code.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
@@ -126,11 +128,13 @@ pub struct Requests {
     keys: Vec<c_int>,
     /// What the service gets when the machine is to stop.
     pub stop_signal: c_int,
+    /// Where the host hears that the service runs.
+    status: Status,
 }
 
 impl Requests {
     /// From now on Ctrl-Alt-Del and the power key ask.
-    pub fn listen(stop_signal: c_int) -> Self {
+    pub fn listen(stop_signal: c_int, status: &Status) -> Self {
         // Refused only without the capability, and then the kernel reboots at once.
         let _ = set_cad_enabled(false);
         let mut keys = Vec::new();
@@ -144,7 +148,15 @@ impl Requests {
                 sys::close(fd);
             }
         }
-        Self { keys, stop_signal }
+        Self { keys, stop_signal, status: status.clone() }
+    }
+
+    /// Tells the host that the service runs, where there is a port: a connection of vsock is for the exit code.
+    pub fn say_started(&self) {
+        if let Status::Port(name) = &self.status {
+            // Whoever does not hear this may hear the exit code, and if not that is said.
+            let _ = write_to_port(name, b"started\n");
+        }
     }
 
     /// Whether a signal asks the machine to stop.
@@ -221,6 +233,13 @@ pub fn end(code: c_int, status: &Status, end: End) -> ! {
             }
         }
         Err(_) => mounts::leave_all(),
+    }
+    // The last words of the service, in a child, because a host that does not read holds them up for ever.
+    if let Ok(pid) = sys::vm::fork(|| {
+        sys::vm::drain(libc::STDOUT_FILENO);
+        0
+    }) {
+        wait_for_children(Some(pid), CONSOLE_LIMIT);
     }
     if let Err(message) = status.hand_over(code) {
         warning!("the host does not hear the exit code {code}: {message}");

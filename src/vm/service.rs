@@ -49,7 +49,7 @@ pub fn make(settings: &Settings, after: &[Vec<u8>]) -> Result<Service, String> {
     config.mask = signal::ALL_BUT_FAULTS;
     config.identity.limits = settings.limits.iter().map(|limit| (limit.resource, limit.values)).collect();
     config.console = console(settings)?;
-    config.requests = Some(Requests::listen(settings.stop_signal));
+    config.requests = Some(Requests::listen(settings.stop_signal, &settings.status));
     let mut defaults = default_path();
     if let Some(zone) = &settings.zone {
         defaults.push((b"TZ".to_vec(), [b":", zone.as_bytes()].concat()));
@@ -96,7 +96,29 @@ fn console(settings: &Settings) -> Result<Option<CString>, String> {
     if !std::path::Path::new(&path).exists() && settings.console.is_none() {
         return Ok(None);
     }
-    CString::new(path).map(Some).map_err(|_| "console: a NUL in the name".into())
+    let path = CString::new(path).map_err(|_| "console: a NUL in the name")?;
+    if settings.is_plain || settings.console_size.is_some() {
+        // A console that is none refuses, and serves as it is.
+        let _ = settle(&path, settings.is_plain, settings.console_size);
+    }
+    Ok(Some(path))
+}
+
+/// Sets a terminal's mode and size.
+fn settle(path: &CString, is_plain: bool, size: Option<[u16; 2]>) -> nix::Result<()> {
+    use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
+    let fd = sys::open(path, libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK)?;
+    let terminal = sys::vm::owned(fd);
+    if let Some([rows, columns]) = size {
+        sys::vm::set_size(fd, rows, columns)?;
+    }
+    if is_plain {
+        let mut modes = tcgetattr(&terminal)?;
+        modes.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHOCTL);
+        modes.output_flags.remove(OutputFlags::OPOST);
+        tcsetattr(&terminal, SetArg::TCSANOW, &modes)?;
+    }
+    Ok(())
 }
 
 /// Runs the programs of `setup`, one after the other.

@@ -30,6 +30,8 @@ pub struct Address {
     pub interface: String,
     pub address: IpAddr,
     pub prefix: u8,
+    /// The machine does without where there is no such interface.
+    pub is_optional: bool,
 }
 
 /// The settings.
@@ -45,6 +47,10 @@ pub struct Settings {
     pub setup: Vec<Vec<Vec<u8>>>,
     /// The service's terminal; `None`: the kernel's console.
     pub console: Option<String>,
+    /// The terminal passes bytes on as they are, and shows nothing of what comes in: at its other end is a pipe.
+    pub is_plain: bool,
+    /// The terminal's rows and columns.
+    pub console_size: Option<[u16; 2]>,
     /// Modules to load: path and parameters.
     pub modules: Vec<(String, String)>,
     /// Its target is not used.
@@ -74,6 +80,8 @@ impl Default for Settings {
             limits: Vec::new(),
             setup: Vec::new(),
             console: None,
+            is_plain: false,
+            console_size: None,
             modules: Vec::new(),
             root: None,
             overlay: None,
@@ -194,6 +202,14 @@ impl Settings {
                 self.setup.push(words);
             }
             "console" => self.console = Some(one(value)?),
+            "console-mode" => {
+                self.is_plain = match one(value)?.as_str() {
+                    "terminal" => false,
+                    "plain" => true,
+                    _ => return Err("terminal or plain is wanted".into()),
+                }
+            }
+            "console-size" => self.console_size = Some(size(value)?),
             "module" => {
                 let all = one(value)?;
                 let (path, parameters) = all.split_once(' ').unwrap_or((&all, ""));
@@ -288,15 +304,24 @@ fn limit(value: &[u8]) -> Result<Limit, String> {
     }
 }
 
+fn size(value: &[u8]) -> Result<[u16; 2], String> {
+    let numbers: Vec<u16> = strings(value)?.iter().filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().map_err(|_| "ROWS COLUMNS is wanted, as in 24 80".into())
+}
+
 fn address(value: &[u8]) -> Result<Address, String> {
-    let wanted = "INTERFACE ADDRESS/PREFIX is wanted, as in eth0 10.0.2.15/24";
+    let wanted = "INTERFACE ADDRESS/PREFIX [optional] is wanted, as in eth0 10.0.2.15/24";
     let words = strings(value)?;
-    let [interface, both] = words.as_slice() else { return Err(wanted.into()) };
+    let (interface, both, is_optional) = match words.as_slice() {
+        [interface, both] => (interface, both, false),
+        [interface, both, optional] if optional == "optional" => (interface, both, true),
+        _ => return Err(wanted.into()),
+    };
     let (address, prefix) = both.split_once('/').ok_or(wanted)?;
     let address: IpAddr = address.parse().map_err(|_| wanted)?;
     let most = if address.is_ipv4() { 32 } else { 128 };
     let prefix = prefix.parse().ok().filter(|prefix| *prefix <= most).ok_or(wanted)?;
-    Ok(Address { interface: interface.clone(), address, prefix })
+    Ok(Address { interface: interface.clone(), address, prefix, is_optional })
 }
 
 /// A name below /usr/share/zoneinfo.
@@ -343,6 +368,9 @@ mod tests {
             ("mount = a /x/../y c", "TARGET"),
             ("address = eth0 10.0.2.15", "PREFIX"),
             ("address = eth0 10.0.2.15/33", "PREFIX"),
+            ("address = eth0 10.0.2.15/24 maybe", "optional"),
+            ("console-mode = loud", "plain"),
+            ("console-size = 24", "ROWS"),
             ("gateway = 10.0.2", "IP address"),
             ("rlimit = nofile 5:4", "SOFT:HARD"),
             ("rlimit = files 5", "files"),

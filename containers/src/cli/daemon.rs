@@ -185,7 +185,8 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).at("make absolute", path)
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+/// A program by its name: in PATH, or where the system's own are.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from))
