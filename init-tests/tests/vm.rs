@@ -89,6 +89,18 @@ fn a_service_has_a_system_and_a_terminal() {
 }
 
 #[test]
+fn who_sits_at_the_console_types_and_interrupts() {
+    let archive = archive(&shell("echo ready; read line; echo got $line; sleep 100"));
+    let _permit = permit();
+    let mut running = machine(archive).start().unwrap();
+    running.wait_for("ready", LIMIT).unwrap();
+    running.type_in("hello\n").unwrap();
+    running.wait_for("got hello", LIMIT).unwrap();
+    running.type_in("\x03").unwrap();
+    ends_with(&running.wait(LIMIT).unwrap(), 130 % 128, &["got hello"]);
+}
+
+#[test]
 fn a_corrupt_configuration_is_120_and_every_wrong_line_is_named() {
     let ended =
         run("hostname = a\nhostname = b\nnonsense\n\x01\u{fffd}\0=\narg = \"open\ngrace = 5\n", "inception.mount=x");
