@@ -14,7 +14,7 @@ mod built;
 
 static KERNEL: LazyLock<Kernel> = LazyLock::new(|| Kernel::find().expect("a kernel: scripts/vm-kernel"));
 /// Of which half is the emulation's own, where the processor's virtualization can't be used.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two machines at a time, however many tests run.
 fn permit() -> MutexGuard<'static, ()> {
