@@ -271,10 +271,10 @@ fn a_full_disk_stops_neither_the_service_nor_the_end() {
 
 #[test]
 fn settings_of_the_service_and_the_machine() {
-    let script = "hostname; id; pwd; umask; ulimit -n; echo $A $TZ $PATH; cat /setup; cat /proc/sys/kernel/random/entropy_avail; date +%z; exit 3";
+    let script = "hostname; id; pwd; umask; ulimit -n; echo $A $TZ $PATH; cat /setup; cat /proc/sys/kernel/random/entropy_avail; date +%z; busybox stty size; busybox stty -a; exit 3";
     let configuration = format!(
         "{}hostname = \"a-name\"\nuser = 1000:1001\nworkdir = /etc\numask = 027\nrlimit = nofile 77:88\nenv = A=a \"b\"\n\
-         zone = Test/Zone\nseed = /seed\nsetup = sh -c \"echo prepared $$ > /setup\"\nsuccess = 3\n",
+         zone = Test/Zone\nseed = /seed\nsetup = sh -c \"echo prepared $$ > /setup\"\nsuccess = 3\nconsole-mode = plain\nconsole-size = 33 99\n",
         shell(script)
     );
     let mut zone = b"TZif".to_vec();
@@ -299,6 +299,9 @@ fn settings_of_the_service_and_the_machine() {
         "a \"b\" :Test/Zone /usr/local/sbin:",
         "prepared ",
         "+0200",
+        "33 99",
+        "-opost",
+        "-echo ",
     ];
     ends_with(&ended, 0, &parts);
 }
@@ -423,7 +426,7 @@ fn a_static_address_reaches_the_host_and_a_port_takes_the_exit_code() {
     let ended = running.wait(LIMIT).unwrap();
     assert_eq!(accepted.join().unwrap(), "hello", "{}", ended.console);
     assert!(ended.console.contains("inet6 fec0::15/64"), "{}", ended.console);
-    assert_eq!(std::fs::read_to_string(file).unwrap(), "200\n", "{}", ended.console);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "started\n200\n", "{}", ended.console);
 }
 
 #[test]
