@@ -33,7 +33,7 @@ use tokio::{
 /// tell its exit code.
 pub const END: u64 = 15;
 /// From when on a machine that did not tell of its service gets the power button all the same.
-const BOOT: Duration = Duration::from_secs(10);
+const BOOT: Duration = Duration::from_secs(30);
 
 /// A keeper that has just been started.
 pub struct Started {
