@@ -305,8 +305,9 @@ pub fn write_or_drop(fd: c_int, bytes: &[u8]) {
         // SAFETY: one iovec, whose bytes live through the call and are only read.
         let result =
             unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const vector, 1, -1isize, 0, libc::RWF_NOWAIT) };
-        // Files and terminals may not know the flag, or say "not now" where a plain write takes no time.
-        if result < 0 && !is_pipe(fd) {
+        // Files and terminals may not know the flag, or say "not now" where a plain write takes no time. Pipes and sockets
+        // know it from Linux 6.4 on; before, one with room for a page is written to as it is: "not now" is an answer.
+        if result < 0 && (Errno::last() == Errno::EOPNOTSUPP || !is_pipe(fd)) {
             let mut entry = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
             // SAFETY: one pollfd is given, and lives; the bytes are read.
             unsafe {

@@ -77,14 +77,15 @@ fn ends_with(ended: &Ended, code: i32, parts: &[&str]) {
 fn a_service_has_a_system_and_a_terminal() {
     let script = "tty; cat /proc/$$/stat | cut -d' ' -f1,6,7,8 ; ls -l /dev/fd /dev/stderr | wc -l; \
                   grep -c -E ' /(proc|sys|dev|dev/pts|dev/shm|run|tmp|sys/fs/cgroup) ' /proc/mounts; \
-                  ip addr show lo | grep -c LOOPBACK,UP; echo x | cat > /dev/stdout; exit 7";
+                  ip addr show lo | grep -c LOOPBACK,UP; echo x | cat > /dev/stdout; \
+                  /init -v -- true 2>&1 | grep -c started; exit 7";
     let ended = run(&shell(script), "");
     ends_with(&ended, 7, &["/dev/ttyS0"]);
     let lines: Vec<&str> = ended.console.lines().skip_while(|line| !line.contains("/dev/ttyS0")).collect();
     // Leader of its session, and in the foreground of its terminal.
     let ids: Vec<&str> = lines[1].split(' ').collect();
     assert!(ids[0] == ids[1] && ids[0] == ids[3] && ids[2] == "1088", "{lines:?}");
-    assert_eq!(lines[2..], ["2", "8", "1", "x"]);
+    assert_eq!(lines[2..], ["2", "8", "1", "x", "1"]);
 }
 
 #[test]
@@ -221,7 +222,13 @@ fn a_read_only_root_does_and_an_overlay_takes_its_changes() {
     let ended = boot("root = /dev/vda ext4\noverlay = none tmpfs size=8m\n");
     ends_with(&ended, 12, &["root is writable\nmemory is writable\nsearch example.test\nnameserver 10.0.2.3\n"]);
     assert_eq!(disk.read("/etc/resolv.conf"), "old\n");
+    let changes = Disk::of(&Folder::new("changes").unwrap(), 8);
+    let archive = archive_with(&modules, "root = /dev/vda ext4\noverlay = /dev/vdb ext4\n");
+    let ended = machine(archive).disk(&disk.0).disk(&changes.0).run(LIMIT).unwrap();
+    ends_with(&ended, 12, &["root is writable\n"]);
+    assert!(changes.read("/changes/etc/resolv.conf").starts_with("search example.test\n"));
     disk.is_clean();
+    changes.is_clean();
 }
 
 #[test]
@@ -432,4 +439,19 @@ fn a_folder_of_the_host_is_mounted_by_virtiofs() {
     let _ = server.wait();
     ends_with(&ended.unwrap(), 21, &["the host's"]);
     assert_eq!(std::fs::read_to_string(shared.0.join("from-guest")).unwrap(), "guest\n");
+}
+
+#[test]
+fn an_address_by_dhcp_comes_from_a_client_of_the_image() {
+    let (archive, modules) = Archive::default().busybox().modules(&KERNEL, &["virtio_pci", "virtio_net"]);
+    let setup = "setup = ip link set eth0 up\nsetup = busybox udhcpc -i eth0 -n -q -f -s /etc/lease\n";
+    let configuration = format!("status = debug-exit\n{modules}{setup}{}", shell("ip -4 addr show eth0; exit 14"));
+    let archive = archive
+        .copy("/init", Path::new(&built::init()))
+        .file("/etc/lease", "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/$mask dev eth0\nexit 0\n")
+        .file("/etc/inception-init.conf", configuration);
+    let _permit = permit();
+    let net = ["-netdev", "user,id=net,net=198.18.9.0/24,dhcpstart=198.18.9.77"];
+    let ended = machine(archive).option(&net).option(&["-device", "virtio-net-pci,netdev=net,romfile="]).run(LIMIT);
+    ends_with(&ended.unwrap(), 14, &["inet 198.18.9.77/24"]);
 }

@@ -31,7 +31,7 @@ pub use daemon::{DEEP_STACK, find_init, find_program};
 use crate::{
     compose::load,
     error::{Context, Error, Result},
-    network, shim,
+    network,
 };
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use run::not_run;
@@ -115,7 +115,6 @@ pub struct Globals {
 pub fn run(args: Vec<OsString>) -> Result<u8> {
     // The internal processes come first: they must stay small, and nobody types their names.
     match args.get(1).and_then(|arg| arg.to_str()) {
-        Some("shim") => return shim::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
         Some("network-helper") => return network::helper::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
         Some("vm-keeper") => return crate::vm::keeper::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
         Some("vm-root") => {
