@@ -9,6 +9,8 @@ mod compose;
 mod engine;
 mod error;
 mod image;
+#[allow(dead_code, reason = "the views come next")]
+mod lab;
 mod network;
 mod shim;
 mod sys;

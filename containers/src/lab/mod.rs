@@ -1,0 +1,3 @@
+//! The lab: lessons that run what they teach, and show it.
+
+pub mod recording;
