@@ -8,6 +8,7 @@ mod daemon;
 mod exec;
 mod images;
 mod inspect;
+mod lab;
 mod lifecycle;
 #[cfg(test)]
 mod manual;
@@ -21,7 +22,7 @@ mod session;
 mod up;
 mod volumes;
 
-pub use daemon::{DEEP_STACK, find_init};
+pub use daemon::{DEEP_STACK, find_init, find_program};
 
 use crate::{
     compose::load,
@@ -94,6 +95,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Volume(volumes::Volume),
     Network(networks::Network),
+    Lab(lab::LabCommand),
     Completion(completion::Completion),
 }
 
@@ -154,6 +156,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Inspect(inspect) => inspect.run(&globals),
         Command::Volume(volume) => volume.run(&globals),
         Command::Network(network) => network.run(&globals),
+        Command::Lab(lab) => lab.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }
 }

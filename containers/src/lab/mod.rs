@@ -1,3 +1,119 @@
 //! The lab: lessons that run what they teach, and show it.
+//!
+//! A [`lesson::Lesson`] is a text (its question, its programs, what is expected and why) and an experiment that is run
+//! under each [`alternative::Alternative`], all of them at once, each in pid namespaces of its own. What was seen is a
+//! [`recording::Run`].
 
+pub mod alternative;
+mod clock;
+pub mod controls;
+mod experiments;
+mod folder;
+pub mod interrupt;
+mod launch;
+pub mod lesson;
+mod picture;
+pub mod plain;
+mod processes;
 pub mod recording;
+pub mod signals;
+mod stage;
+mod trace_line;
+mod tracer;
+
+use crate::error::{Error, Result};
+use alternative::Alternative;
+use controls::Controls;
+use folder::Folder;
+use interrupt::Interrupt;
+use lesson::Lesson;
+use recording::{Outcome, Run, RunId, Update, Watcher};
+use stage::Stage;
+use std::{ffi::OsString, path::Path, time::Duration};
+use tracer::Tracer;
+
+/// How long a stop waits for the program, unless asked otherwise. Docker's is 10 s, which teaches no more.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// How runs are made, and who sees them.
+pub struct Lab<'a> {
+    /// From a stop's TERM to its KILL.
+    pub grace: Duration,
+    pub watcher: &'a dyn Watcher,
+    pub interrupt: Interrupt,
+    pub controls: &'a Controls,
+}
+
+impl Lab<'_> {
+    /// Runs a lesson under the alternatives, side by side; the runs in their order. An error where it could not be run at
+    /// all, or the lab was asked to end.
+    pub fn run(&self, lesson: &Lesson, alternatives: &[Alternative]) -> Result<Vec<Run>> {
+        let folder = Folder::new(&lesson.programs)?;
+        let folder = folder.path();
+        self.watched(|tracer| {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = alternatives
+                    .iter()
+                    .map(|alternative| scope.spawn(move || self.run_one(lesson, *alternative, folder, tracer)))
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+            })
+        })
+    }
+
+    /// Runs the body on a thread whose descendants are watched by tracepoints, where these can be had.
+    fn watched<T: Send>(&self, body: impl FnOnce(Option<&Tracer>) -> Result<T> + Send) -> Result<T> {
+        let watched = || {
+            let tracer = Tracer::start().inspect_err(|error| log::debug!("no tracepoints: {error}")).ok();
+            body(tracer.as_ref())
+        };
+        std::thread::scope(|scope| scope.spawn(watched).join().unwrap_or_else(|_| Err(panicked())))
+    }
+
+    fn run_one(
+        &self,
+        lesson: &Lesson,
+        alternative: Alternative,
+        folder: &Path,
+        tracer: Option<&Tracer>,
+    ) -> Result<Run> {
+        let id = RunId { lesson: lesson.number, alternative: alternative.name().to_owned() };
+        let mut stage = Stage::new(self, &id, alternative, folder, tracer);
+        let source = stage.source();
+        let outcome = match alternative.program() {
+            None => Outcome::NotInstalled(alternative.install().to_owned()),
+            Some(_) => match (lesson.experiment)(&mut stage) {
+                Ok(()) => Outcome::Ran,
+                Err(error) => Outcome::Failed(error.to_string()),
+            },
+        };
+        self.interrupt.check()?;
+        let (command, exit_status) = (stage.command.clone(), stage.status);
+        let (observations, recording) = stage.finish()?;
+        let run = Run {
+            lesson: lesson.number,
+            name: lesson.name.clone(),
+            alternative: id.alternative.clone(),
+            command,
+            observations: lesson.judge(observations, alternative, self.grace, &outcome),
+            outcome,
+            exit_status,
+            source,
+            lost_events: tracer.map_or(0, Tracer::lost),
+            recording,
+        };
+        self.watcher.update(&id, Update::Finished(Box::new(run.clone())));
+        Ok(run)
+    }
+
+    /// The environment of a lesson's programs: the lab's own would make runs differ from machine to machine.
+    fn variables(&self, folder: &Path) -> Vec<(OsString, OsString)> {
+        let mut path = folder.join("bin").into_os_string();
+        path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        vec![("PATH".into(), path), ("HOME".into(), "/".into()), ("LC_ALL".into(), "C".into())]
+    }
+}
+
+fn panicked() -> Error {
+    Error::Failed("a thread of the lab panicked; its message is above".into())
+}

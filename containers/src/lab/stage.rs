@@ -1,0 +1,473 @@
+//! What a lesson does with an alternative: starts PID 1s, waits, signals, stops and measures, while the picture grows.
+
+use super::{
+    Lab,
+    alternative::Alternative,
+    clock,
+    launch::{Child, Launch},
+    picture::Picture,
+    processes,
+    recording::{Kind, LAB, Observation, Recording, RunId, Source, Update, Value},
+    trace_line::TraceEvent,
+    tracer::{Tracer, until_mark},
+};
+use crate::error::{Context, Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
+
+/// How often /proc is looked at, microseconds.
+const LOOK_EVERY: u64 = 5_000;
+
+/// How long a program may take to say that it is ready: far longer than it needs, for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One run as it goes.
+pub struct Stage<'a> {
+    lab: &'a Lab<'a>,
+    pub alternative: Alternative,
+    folder: PathBuf,
+    variables: Vec<(OsString, OsString)>,
+    tracer: Option<(&'a Tracer, Receiver<TraceEvent>)>,
+    picture: Picture<'a>,
+    child: Option<Child>,
+    /// The command line of the first PID 1.
+    pub command: String,
+    lines: Vec<String>,
+    partial: Vec<u8>,
+    output_is_open: bool,
+    events_partial: Vec<u8>,
+    looked: u64,
+    ended: u64,
+    pub status: Option<i32>,
+    observations: Vec<Observation>,
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopped {
+    /// As a shell sees it.
+    pub status: i32,
+    /// From the signal to the end, milliseconds.
+    pub took: i64,
+}
+
+/// What a PID 1 is started with.
+#[derive(Default)]
+pub struct Start {
+    /// A terminal instead of a pipe.
+    pub terminal: bool,
+    /// How many processes there may be.
+    pub limit: Option<u64>,
+}
+
+impl<'a> Stage<'a> {
+    pub fn new(
+        lab: &'a Lab,
+        run: &'a RunId,
+        alternative: Alternative,
+        folder: &Path,
+        tracer: Option<&'a Tracer>,
+    ) -> Stage<'a> {
+        let source = if tracer.is_some() { Source::Tracepoints } else { Source::Proc };
+        Stage {
+            lab,
+            alternative,
+            folder: folder.to_owned(),
+            variables: lab.variables(folder),
+            tracer: tracer.map(|tracer| (tracer, tracer.listen())),
+            picture: Picture::new(run, lab.watcher, source),
+            child: None,
+            command: String::new(),
+            lines: Vec::new(),
+            partial: Vec::new(),
+            output_is_open: false,
+            events_partial: Vec::new(),
+            looked: 0,
+            ended: 0,
+            status: None,
+            observations: Vec::new(),
+        }
+    }
+
+    /// Where to work and with which environment, when these are not the lesson's own (`lab check`).
+    pub fn work_in(&mut self, folder: PathBuf, variables: Vec<(OsString, OsString)>) {
+        (self.folder, self.variables) = (folder, variables);
+    }
+
+    fn launch<'l>(&'l self, words: &'l [String], start: &Start) -> Launch<'l> {
+        let events = self.tracer.is_none() && words.first().is_some_and(|word| word == Alternative::Inception.name());
+        Launch {
+            words,
+            variables: self.variables.clone(),
+            folder: &self.folder,
+            terminal: start.terminal,
+            limit: start.limit,
+            events,
+        }
+    }
+
+    /// Starts a PID 1. One that is still there from before is killed.
+    pub fn start(&mut self, words: &[String]) -> Result<()> {
+        self.start_with(words, &Start::default())
+    }
+
+    pub fn start_with(&mut self, words: &[String], start: &Start) -> Result<()> {
+        self.kill_if_alive()?;
+        let at = clock::now();
+        let child = self.launch(words, start).start()?;
+        let command = shown(words);
+        if self.command.is_empty() {
+            self.lab.watcher.update(self.run(), Update::Started { command: command.clone(), source: self.source() });
+            self.command = command;
+        }
+        let name = words[0].rsplit('/').next().unwrap_or_default();
+        self.picture.root(child.pid, name, at);
+        self.lines.clear();
+        self.partial.clear();
+        self.events_partial.clear();
+        self.output_is_open = true;
+        self.status = None;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Starts a PID 1 that the picture leaves out.
+    pub fn start_unwatched(&self, words: &[String]) -> Result<Child> {
+        self.launch(words, &Start::default()).start()
+    }
+
+    fn run(&self) -> &'a RunId {
+        self.picture.run()
+    }
+
+    pub fn source(&self) -> Source {
+        self.picture.source()
+    }
+
+    pub fn grace(&self) -> Duration {
+        self.lab.grace
+    }
+
+    /// The present PID 1's outside pid.
+    pub fn root(&self) -> i32 {
+        self.child.as_ref().map_or(LAB, |child| child.pid)
+    }
+
+    /// Waits for a moment, for news, or for the end of PID 1.
+    fn tick(&mut self, limit: Duration) -> Result<()> {
+        self.lab.interrupt.check()?;
+        let mut readable = [false; 3];
+        if let Some(child) = &self.child {
+            let wait = limit.as_millis().clamp(1, 5) as u16;
+            let mut wanted = vec![PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+            if self.output_is_open {
+                wanted.push(PollFd::new(child.output.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(events) = &child.events {
+                wanted.push(PollFd::new(events.as_fd(), PollFlags::POLLIN));
+            }
+            let _ = poll(&mut wanted, PollTimeout::from(wait));
+            let mut found = wanted.iter().map(|fd| fd.any().unwrap_or(false));
+            readable[0] = found.next().unwrap_or(false);
+            readable[1] = self.output_is_open && found.next().unwrap_or(false);
+            readable[2] = child.events.is_some() && found.next().unwrap_or(false);
+        } else {
+            std::thread::sleep(limit.min(Duration::from_millis(5)));
+        }
+        let now = clock::now();
+        if readable[1] {
+            self.read_output();
+        }
+        if readable[2] {
+            self.read_events();
+        }
+        self.take_events();
+        if now - self.looked >= LOOK_EVERY {
+            self.picture.look();
+            self.looked = clock::now();
+        }
+        for (pid, signal) in self.lab.controls.take(|pid| self.picture.is_alive(pid)) {
+            self.send(pid, signal);
+        }
+        if readable[0] {
+            self.end(now)?;
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self) {
+        if let Some((_, receiver)) = &self.tracer {
+            while let Ok(event) = receiver.try_recv() {
+                self.picture.trace(event);
+            }
+        }
+    }
+
+    /// PID 1 has ended: takes its status and what is still to be read.
+    fn end(&mut self, now: u64) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(status) = child.status()? else {
+            self.child = Some(child);
+            return Ok(());
+        };
+        (self.ended, self.status) = (now, Some(status));
+        let pid = child.pid;
+        self.child = Some(child);
+        while self.output_is_open && self.can_read() {
+            self.read_output();
+        }
+        self.read_events();
+        if let Some((tracer, receiver)) = &self.tracer {
+            let mark = format!("end of {pid}");
+            tracer.mark(&mark);
+            until_mark(receiver, &mark, |event| self.picture.trace(event));
+        }
+        self.picture.look();
+        self.picture.root_ended(pid, status);
+        self.child = None;
+        Ok(())
+    }
+
+    fn can_read(&self) -> bool {
+        let Some(child) = &self.child else { return false };
+        let mut wanted = [PollFd::new(child.output.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    fn read_output(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        let mut buffer = [0; 4096];
+        match child.output.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A terminal that nobody has open any more is an error.
+            Ok(0) | Err(_) => self.output_is_open = false,
+            Ok(length) => self.partial.extend_from_slice(&buffer[..length]),
+        }
+        let pid = child.pid;
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.picture.say(Kind::Output, pid, line.clone());
+            self.lines.push(line);
+        }
+    }
+
+    /// inception-init's event log.
+    fn read_events(&mut self) {
+        let root = self.root();
+        let Some(events) = self.child.as_mut().and_then(|child| child.events.as_mut()) else { return };
+        let mut wanted = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+        if !poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+            return;
+        }
+        let mut buffer = [0; 4096];
+        let length = events.read(&mut buffer).unwrap_or(0);
+        if length == 0 {
+            // Closed at the init's exit.
+            if let Some(child) = &mut self.child {
+                child.events = None;
+            }
+            return;
+        }
+        self.events_partial.extend_from_slice(&buffer[..length]);
+        while let Some(end) = self.events_partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.events_partial.drain(..=end).collect();
+            if let Ok(event) = serde_json::from_slice::<serde_json::Value>(&line) {
+                self.init_says(root, &event);
+            }
+        }
+    }
+
+    fn init_says(&mut self, root: i32, event: &serde_json::Value) {
+        let number = |name: &str| event[name].as_i64().map(|number| number as i32);
+        match (event["event"].as_str().unwrap_or_default(), number("pid")) {
+            ("forwarded", Some(pid)) => self.picture.forwarded(root, pid, number("signal").unwrap_or(0)),
+            ("reaped", Some(pid)) => self.picture.told_status(root, pid, number("code").unwrap_or(0)),
+            // /proc shows these.
+            ("started" | "adopted" | "exited", _) => {}
+            (name, _) => self.picture.say(Kind::Note, root, format!("inception-init: {name}")),
+        }
+    }
+
+    /// Until the condition holds, PID 1 has ended, or the time is over; whether it holds.
+    pub fn wait_until(&mut self, limit: Duration, mut holds: impl FnMut(&mut Self) -> bool) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if holds(self) {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.child.is_none() || left.is_zero() {
+                return Ok(false);
+            }
+            self.tick(left)?;
+        }
+    }
+
+    /// Until the programs have written a line that has this in it.
+    pub fn wait_line(&mut self, text: &str, limit: Duration) -> Result<bool> {
+        self.wait_until(limit, |stage| stage.line(text).is_some())
+    }
+
+    /// Waits for the program's `ready`: a lesson that does not see it can't go on. A viewer may hold the run here.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        if !self.wait_line("ready", PATIENCE)? {
+            let said = self.lines.join(" / ");
+            return Err(Error::Failed(format!("`{}` did not get ready; it said: {said}", self.command)));
+        }
+        // Whether it is asleep by now is the program's business; a moment makes the picture readable.
+        self.rest(Duration::from_millis(20))?;
+        while self.lab.controls.is_held() && self.child.is_some() {
+            self.tick(Duration::from_millis(5))?;
+        }
+        Ok(())
+    }
+
+    /// The first line with this in it.
+    pub fn line(&self, text: &str) -> Option<&str> {
+        self.lines.iter().find(|line| line.contains(text)).map(String::as_str)
+    }
+
+    /// Lets time pass; ends early with PID 1.
+    pub fn rest(&mut self, time: Duration) -> Result<()> {
+        self.wait_until(time, |_| false).map(drop)
+    }
+
+    /// Waits for PID 1's end.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<Option<i32>> {
+        self.wait_until(limit, |_| false)?;
+        Ok(self.status)
+    }
+
+    /// Sends a signal to PID 1 from outside.
+    pub fn signal(&mut self, signal: i32) {
+        self.send(self.root(), signal);
+    }
+
+    /// The pid is one of the run's processes that has not ended.
+    fn send(&mut self, pid: i32, signal: i32) {
+        let ignored = match self.tracer {
+            Some(_) => None,
+            // What has no handler and is not blocked is dropped, where it is a PID 1.
+            None => {
+                Some(pid == self.root() && signal != libc::SIGKILL && processes::handles(pid, signal) == Some(false))
+            }
+        };
+        let sent = match &self.child {
+            Some(child) if child.pid == pid => child.signal(signal),
+            _ => crate::sys::pidfd_open(pid).and_then(|pidfd| crate::sys::pidfd_send_signal(&pidfd, signal)),
+        };
+        if let (Ok(()), Some(ignored)) = (sent, ignored) {
+            self.picture.sent(pid, signal, ignored);
+        }
+    }
+
+    /// Types into the terminal.
+    pub fn type_keys(&mut self, keys: &[u8], name: &str) -> Result<()> {
+        self.picture.say(Kind::Phase, LAB, format!("types {name}"));
+        match &mut self.child {
+            Some(child) => child.output.write_all(keys).doing("type into the terminal"),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops PID 1 as a container engine does: TERM, the grace period, KILL.
+    pub fn stop(&mut self) -> Result<Stopped> {
+        if let (None, Some(status)) = (&self.child, self.status) {
+            return Ok(Stopped { status, took: 0 });
+        }
+        let grace = self.grace();
+        let start = clock::now();
+        self.say(format!("stop: SIGTERM, then a grace of {} s", grace.as_secs_f32()));
+        self.signal(libc::SIGTERM);
+        if self.wait_end(grace)?.is_none() {
+            self.say("the grace is over: SIGKILL");
+            self.kill()?;
+        }
+        let status = self.status.unwrap_or_default();
+        Ok(Stopped { status, took: ((self.ended.saturating_sub(start)) / 1000) as i64 })
+    }
+
+    /// Ends PID 1 by SIGKILL from outside, and all of its namespace with it; the status.
+    pub fn kill(&mut self) -> Result<i32> {
+        self.signal(libc::SIGKILL);
+        match self.wait_end(PATIENCE)? {
+            Some(status) => Ok(status),
+            None => Err(Error::Failed("PID 1 outlives SIGKILL".into())),
+        }
+    }
+
+    /// The same, where it has not ended by itself.
+    pub fn kill_if_alive(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            self.kill()?;
+        }
+        Ok(())
+    }
+
+    /// A step of the lab's.
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.picture.say(Kind::Phase, LAB, text);
+    }
+
+    /// How many zombies /proc shows in the present namespace.
+    pub fn zombies(&self) -> i64 {
+        self.picture.zombies(self.root()) as i64
+    }
+
+    /// Notes what was measured.
+    pub fn observe(&mut self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        self.observations.push(Observation { name: name.to_owned(), value, unit: None, expected: None, agrees: true });
+    }
+
+    /// The same, with a unit.
+    pub fn observe_in(&mut self, name: &str, value: i64, unit: &str) {
+        self.observe(name, value);
+        if let Some(last) = self.observations.last_mut() {
+            last.unit = Some(unit.to_owned());
+        }
+    }
+
+    /// Notes a stop under `exit status` and `stop took`.
+    pub fn observe_stop(&mut self, stopped: Stopped) {
+        self.observe("exit status", i64::from(stopped.status));
+        self.observe_in("stop took", stopped.took, "ms");
+    }
+
+    /// Ends what still runs; what was measured and what was seen.
+    pub fn finish(mut self) -> Result<(Vec<Observation>, Recording)> {
+        self.kill_if_alive()?;
+        Ok((self.observations, self.picture.finish()))
+    }
+}
+
+/// Words as one would type them.
+pub fn shown(words: &[String]) -> String {
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}
+
+impl From<bool> for Value {
+    fn from(flag: bool) -> Self {
+        Value::Flag(flag)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Value::Number(number)
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Value::Text(text)
+    }
+}
