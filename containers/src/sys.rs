@@ -195,3 +195,16 @@ pub fn exit_now(code: i32) -> ! {
     // SAFETY: the call takes a number and does not return.
     unsafe { libc::_exit(code) }
 }
+
+/// Becomes user and group 0 (setresuid(2), setresgid(2)), by the calls themselves: the C library's functions would wait for
+/// the threads of the process, which a child after fork does not have. Only system calls: for between fork and exec.
+pub fn become_root() -> io::Result<()> {
+    // SAFETY: the calls take numbers.
+    let result = unsafe {
+        match libc::syscall(libc::SYS_setresgid, 0, 0, 0) {
+            0 => libc::syscall(libc::SYS_setresuid, 0, 0, 0),
+            failed => failed,
+        }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

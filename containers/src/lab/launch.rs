@@ -13,7 +13,7 @@ use nix::{
         resource::{Resource, setrlimit},
         signal::Signal,
     },
-    unistd::{Gid, Uid, chdir, getegid, geteuid, pipe2, read, setresgid, setresuid, setsid, write},
+    unistd::{chdir, getegid, geteuid, pipe2, read, setsid, write},
 };
 use std::{
     convert::Infallible,
@@ -91,14 +91,10 @@ impl Launch<'_> {
             if read(&go_read, &mut byte) != Ok(1) {
                 sys::exit_now(125);
             }
-            let become_root = || {
-                setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
-                setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))
-            };
             if user.is_some()
-                && let Err(error) = become_root()
+                && let Err(error) = sys::become_root()
             {
-                return (1, error as i32);
+                return (1, error.raw_os_error().unwrap_or(0));
             }
             // Should the lab be killed, nothing of it goes on. After the change of user, which would reset it.
             let _ = set_pdeathsig(Signal::SIGKILL);

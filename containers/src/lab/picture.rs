@@ -142,9 +142,7 @@ impl<'a> Picture<'a> {
             }
             What::Exit { thread } => {
                 if by == Some(thread) {
-                    let status =
-                        stat(thread).filter(|stat| stat.state == 'Z').map(|stat| shell_status(stat.wait_status));
-                    self.exit(thread, event.at, status);
+                    self.exit(thread, event.at, stat(thread).filter(|stat| stat.state == 'Z').as_ref());
                 }
             }
             What::Signal { signal, thread, ignored } => {

@@ -60,6 +60,7 @@ fn headline(run: &Run) -> String {
 /// The telling events of a run, a line each; forks, execs, exits and reaps are counted.
 fn story(recording: &Recording) -> String {
     let mut lines = Vec::new();
+    let (mut last, mut alike) = (None, 0);
     let mut counted =
         [(Kind::Fork, 0, "forks"), (Kind::Exec, 0, "execs"), (Kind::Exit, 0, "exits"), (Kind::Reap, 0, "reaps")];
     for event in &recording.events {
@@ -81,7 +82,26 @@ fn story(recording: &Recording) -> String {
             Kind::Output => "writes: ",
             _ => "",
         };
-        lines.push(format!("  {:>8.1} ms  {who}{whom}: {verb}{}\n", event.at as f64 / 1000.0, event.text));
+        // What PID 1 itself ended with is known to the lab, which waits for it.
+        let status = recording.process(event.pid).and_then(|process| process.exit_status);
+        let text = match (event.kind, status) {
+            (Kind::Exit, Some(status)) if event.text == "ends" => format!("ends: {status}"),
+            _ => event.text.clone(),
+        };
+        // Of many alike in a row, the first is shown.
+        let like = (event.kind, event.pid, text.clone());
+        if last.as_ref() == Some(&like) && event.kind != Kind::Output {
+            alike += 1;
+            continue;
+        }
+        if alike > 0 {
+            lines.push(format!("              … and {alike} more\n"));
+        }
+        (last, alike) = (Some(like), 0);
+        lines.push(format!("  {:>8.1} ms  {who}{whom}: {verb}{text}\n", event.at as f64 / 1000.0));
+    }
+    if alike > 0 {
+        lines.push(format!("              … and {alike} more\n"));
     }
     let left = lines.len().saturating_sub(STORY_LINES);
     if left > 0 {
