@@ -104,10 +104,10 @@ pub fn window_size(terminal: &impl AsRawFd) -> Option<(u16, u16)> {
     (result == 0 && size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
-/// Makes a child process with clone3(2) and `flags`, as fork does: with a copy of the memory. `child` runs in it and must
-/// never return; there, as after any fork of a process with threads, it may only make system calls: no allocation, no
+/// Makes a child process with clone3(2) and `flags`, as fork does: with a copy of the memory. `child` runs in it and gives
+/// its exit code; there, as after any fork of a process with threads, it may only make system calls: no allocation, no
 /// lock. Gives the child's pid and a descriptor that is readable once it has ended.
-pub fn clone_process(flags: i32, child: impl FnOnce() -> std::convert::Infallible) -> io::Result<(i32, OwnedFd)> {
+pub fn clone_process(flags: i32, child: impl FnOnce() -> i32) -> io::Result<(i32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain numbers, for which all zeros are valid (and mean "as fork").
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -118,7 +118,8 @@ pub fn clone_process(flags: i32, child: impl FnOnce() -> std::convert::Infallibl
     // kernel writes one descriptor to pidfd, in the parent, before the call returns.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match pid {
-        0 => match child() {},
+        // SAFETY: _exit runs none of the parent's endings, and does not return.
+        0 => unsafe { libc::_exit(child()) },
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
         pid => Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) })),
@@ -188,12 +189,6 @@ impl Exec {
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
         io::Error::last_os_error()
     }
-}
-
-/// Ends the calling process at once (_exit(2)): for a child after fork, which must run none of the parent's endings.
-pub fn exit_now(code: i32) -> ! {
-    // SAFETY: the call takes a number and does not return.
-    unsafe { libc::_exit(code) }
 }
 
 /// Becomes user and group 0 (setresuid(2), setresgid(2)), by the calls themselves: the C library's functions would wait for

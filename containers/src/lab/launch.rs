@@ -16,7 +16,6 @@ use nix::{
     unistd::{chdir, getegid, geteuid, pipe2, read, setsid, write},
 };
 use std::{
-    convert::Infallible,
     ffi::{CString, OsString},
     fs::{self, File},
     io::Read,
@@ -58,7 +57,7 @@ pub struct Child {
 
 /// What the child says when it can't become the program: a step, then the error's number.
 const STEPS: [&str; 6] =
-    ["", "become root of a user namespace", "mount /proc", "take the terminal", "set a limit", "start"];
+    ["wait for the lab", "become root of a user namespace", "mount /proc", "take the terminal", "set a limit", "start"];
 
 impl Launch<'_> {
     /// Starts it; returns when it is the program (or can't be: then it ends with 126 or 127, as under a container engine).
@@ -85,11 +84,12 @@ impl Launch<'_> {
         if user.is_some() {
             flags |= libc::CLONE_NEWUSER;
         }
+        // Only system calls from here to exec.
         let inside_child = || -> (u8, i32) {
             sys::default_signals();
             let mut byte = [0; 1];
             if read(&go_read, &mut byte) != Ok(1) {
-                sys::exit_now(125);
+                return (0, libc::EPIPE);
             }
             if user.is_some()
                 && let Err(error) = sys::become_root()
@@ -122,12 +122,12 @@ impl Launch<'_> {
             let _ = chdir(folder.as_c_str());
             (5, exec.run().raw_os_error().unwrap_or(0))
         };
-        let (pid, pidfd) = sys::clone_process(flags, || -> Infallible {
+        let (pid, pidfd) = sys::clone_process(flags, || {
             let (step, error) = inside_child();
             let mut report = [step, 0, 0, 0, 0];
             report[1..].copy_from_slice(&error.to_ne_bytes());
             let _ = write(&failed_write, &report);
-            sys::exit_now(if error == libc::ENOENT { 127 } else { 126 })
+            if error == libc::ENOENT { 127 } else { 126 }
         })
         .doing("make a process in a pid namespace of its own")?;
         drop((inside, events_inside, failed_write));

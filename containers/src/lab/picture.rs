@@ -32,6 +32,9 @@ pub struct Picture<'a> {
     zombies: HashSet<i32>,
     /// Which signals a process got from others: it may pass them on.
     got: HashSet<(i32, i32)>,
+    /// Events of processes that are not known: another run's, or one whose fork was read a moment too late, because each
+    /// processor has a buffer of its own.
+    waiting: HashMap<i32, Vec<TraceEvent>>,
 }
 
 impl<'a> Picture<'a> {
@@ -47,6 +50,7 @@ impl<'a> Picture<'a> {
             roots: HashMap::new(),
             zombies: HashSet::new(),
             got: HashSet::new(),
+            waiting: HashMap::new(),
         }
     }
 
@@ -63,6 +67,7 @@ impl<'a> Picture<'a> {
         self.add(pid, LAB, name, at);
         self.change(pid, |process| process.inner = Some(1));
         self.event(at, Kind::Fork, LAB, Some(pid), None, format!("{name} is PID 1 of a new namespace"));
+        self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
     }
 
     /// The lab has waited for a PID 1.
@@ -107,14 +112,6 @@ impl<'a> Picture<'a> {
         self.recording.processes.iter().rev().find(is_it).map(|process| process.pid)
     }
 
-    /// The processes that have not ended, and those that have, as the lab sees them in /proc now: not reaped.
-    pub fn zombies(&self, root: i32) -> usize {
-        let is_zombie = |process: &&Process| {
-            self.roots.get(&process.pid) == Some(&root) && stat(process.pid).is_some_and(|stat| stat.state == 'Z')
-        };
-        self.recording.processes.iter().filter(is_zombie).count()
-    }
-
     /// Whether the process is one of the run's and has not ended.
     pub fn is_alive(&self, pid: i32) -> bool {
         self.process(pid).is_some_and(|process| process.end.is_none())
@@ -123,6 +120,10 @@ impl<'a> Picture<'a> {
     /// Takes in what a tracepoint tells. Other runs' events come too, and are left out.
     pub fn trace(&mut self, event: TraceEvent) {
         let by = self.process_of(event.by);
+        if by.is_none() && !matches!(event.what, What::Signal { .. } | What::Mark { .. }) {
+            self.waiting.entry(event.by).or_default().push(event);
+            return;
+        }
         match event.what {
             What::Thread { thread } => {
                 if let Some(process) = by {
@@ -133,6 +134,7 @@ impl<'a> Picture<'a> {
                 let Some(parent) = by.filter(|_| !self.threads.contains_key(&child)) else { return };
                 self.add(child, parent, &name, event.at);
                 self.event(event.at, Kind::Fork, parent, Some(child), None, "fork".into());
+                self.waiting.remove(&child).into_iter().flatten().for_each(|event| self.trace(event));
             }
             What::Exec { file } => {
                 let Some(pid) = by else { return };

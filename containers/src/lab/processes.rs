@@ -45,14 +45,23 @@ pub fn children(pid: i32) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// How many descendants of the process have ended and were not waited for.
+pub fn zombies_below(pid: i32) -> i64 {
+    let count = |child| i64::from(stat(child).is_some_and(|stat| stat.state == 'Z')) + zombies_below(child);
+    children(pid).into_iter().map(count).sum()
+}
+
 /// The pid in the innermost namespace.
 pub fn inner_pid(pid: i32) -> Option<i32> {
     status_field(pid, "NSpid:")?.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
-/// Which signals a process handles, by signal_number: from a mask of /proc/PID/status.
-pub fn handles(pid: i32, signal: i32) -> Option<bool> {
-    Some(in_mask(pid, "SigCgt:", signal)? || in_mask(pid, "SigBlk:", signal)?)
+/// Whether a PID 1 would not even see the signal: it has no handler for it, does not block it, and does not wait for it in
+/// sigtimedwait(2), which takes the mask away as long as it sleeps. False where that can't be known.
+pub fn drops(pid: i32, signal: i32) -> bool {
+    let waits = fs::read_to_string(format!("/proc/{pid}/syscall"))
+        .map_or(true, |text| text.split(' ').next() == Some(&libc::SYS_rt_sigtimedwait.to_string()));
+    !waits && in_mask(pid, "SigCgt:", signal) == Some(false) && in_mask(pid, "SigBlk:", signal) == Some(false)
 }
 
 /// Whether the process has the signal blocked.

@@ -355,10 +355,7 @@ impl<'a> Stage<'a> {
     fn send(&mut self, pid: i32, signal: i32) {
         let ignored = match self.tracer {
             Some(_) => None,
-            // What has no handler and is not blocked is dropped, where it is a PID 1.
-            None => {
-                Some(pid == self.root() && signal != libc::SIGKILL && processes::handles(pid, signal) == Some(false))
-            }
+            None => Some(pid == self.root() && signal != libc::SIGKILL && processes::drops(pid, signal)),
         };
         let sent = match &self.child {
             Some(child) if child.pid == pid => child.signal(signal),
@@ -419,7 +416,7 @@ impl<'a> Stage<'a> {
 
     /// How many zombies /proc shows in the present namespace.
     pub fn zombies(&self) -> i64 {
-        self.picture.zombies(self.root()) as i64
+        processes::zombies_below(self.root())
     }
 
     /// Notes what was measured.
