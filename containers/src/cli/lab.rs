@@ -31,11 +31,14 @@ const DIFFERS: u8 = 3;
 #[argh(
     subcommand,
     name = "lab",
-    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
+    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
     error_code(0, "everything was as the lesson expects"),
     error_code(1, "a lesson could not be run"),
     error_code(2, "a bad command line"),
-    error_code(3, "something was measured that is not as expected; it is said what"),
+    error_code(
+        3,
+        "something was measured that is not as expected, or a checked command does something wrong; it is said what"
+    ),
     note = "The lessons need no image, no engine and no network. As root the picture comes from the kernel's tracepoints, otherwise from /proc and inception-init's event log. Ended by a signal n, the exit code is 128+n, and nothing is left behind."
 )]
 pub struct LabCommand {
@@ -51,20 +54,21 @@ pub struct LabCommand {
     /// only under none, sh, tini, dumb-init, catatonit or inception-init; repeatable
     #[argh(option)]
     alternative: Vec<String>,
-    /// a lesson's number or name, or all
+    /// a lesson's number or name, all, or check -- COMMAND: what the command does wrong as PID 1, and how to mend it
     #[argh(positional, arg_name = "lesson")]
     words: Vec<String>,
 }
 
 impl LabCommand {
     /// Its exit code.
-    pub fn run(self, _: &Globals) -> Result<u8> {
+    pub fn run(self, globals: &Globals) -> Result<u8> {
         let lessons = match self.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => return list().map(|()| 0),
+            ["check", ..] => return self.check(globals),
             ["all"] => lesson::all().iter().collect(),
             ref words => words.iter().map(|word| find(word)).collect::<Result<Vec<_>>>()?,
         };
-        let grace = self.grace.map_or(Ok(lab::GRACE), read_grace)?;
+        let grace = self.read_grace()?;
         let alternatives = match &self.alternative[..] {
             [] => Alternative::ALL.to_vec(),
             names => names.iter().map(|name| named(name)).collect::<Result<_>>()?,
@@ -76,6 +80,40 @@ impl LabCommand {
             Some(signal) => Ok(128 + signal as u8),
             None => result,
         }
+    }
+
+    fn read_grace(&self) -> Result<Duration> {
+        let Some(seconds) = self.grace else { return Ok(lab::GRACE) };
+        let is_sensible = (0.5..=60.0).contains(&seconds);
+        let grace = Duration::try_from_secs_f64(seconds).ok().filter(|_| is_sensible);
+        grace.ok_or_else(|| Error::Invalid(format!("--grace {seconds}: it is 0.5 to 60 seconds")))
+    }
+
+    /// `lab check -- COMMAND`
+    fn check(&self, globals: &Globals) -> Result<u8> {
+        let command = &self.words[1..];
+        if command.is_empty() || globals.before_dashes != Some(1) {
+            return Err(Error::invalid("write it as `inception lab check -- COMMAND`"));
+        }
+        let interrupt = Interrupt::catch()?;
+        let lab = Lab {
+            grace: self.read_grace()?,
+            watcher: &NoWatcher,
+            interrupt: interrupt.clone(),
+            controls: &Controls::default(),
+        };
+        let folder = std::env::current_dir().doing("find the current folder")?;
+        let report = lab.check(command, folder, std::env::vars_os().collect());
+        if let Some(signal) = interrupt.signal() {
+            return Ok(128 + signal as u8);
+        }
+        let report = report?;
+        if self.json {
+            output::json(&report)?
+        } else {
+            output::print(&lab::check::lines(&report))?
+        }
+        Ok(if report.wrong > 0 { DIFFERS } else { 0 })
     }
 
     fn lessons(&self, lab: &Lab, lessons: &[&'static Lesson], alternatives: &[Alternative]) -> Result<u8> {
@@ -135,12 +173,6 @@ fn named(name: &str) -> Result<Alternative> {
         let names: Vec<&str> = Alternative::ALL.iter().map(|alternative| alternative.name()).collect();
         Error::Invalid(format!("--alternative {name}: it is one of {}", names.join(", ")))
     })
-}
-
-fn read_grace(seconds: f64) -> Result<Duration> {
-    let is_sensible = (0.5..=60.0).contains(&seconds);
-    let grace = Duration::try_from_secs_f64(seconds).ok().filter(|_| is_sensible);
-    grace.ok_or_else(|| Error::Invalid(format!("--grace {seconds}: it is 0.5 to 60 seconds")))
 }
 
 /// The exit code that a run stands for.

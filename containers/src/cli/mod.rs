@@ -105,6 +105,8 @@ pub struct Globals {
     pub host: Option<String>,
     /// `--file`, `--project-name` and so on
     pub project: load::Options,
+    /// How many words stood before `--`, where there is one.
+    pub before_dashes: Option<usize>,
 }
 
 /// Runs the command that `args` (the program's name first) asks for; its exit code.
@@ -136,7 +138,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         env_files: options.env_file,
         profiles: options.profile,
     };
-    let globals = Globals { host: options.host, project };
+    let globals = Globals { host: options.host, project, before_dashes: line.before_dashes };
     match options.command {
         Command::Daemon(daemon) => daemon.run(&globals),
         Command::Up(up) => up.run(&globals),

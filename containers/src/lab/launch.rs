@@ -7,7 +7,9 @@ use crate::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
     mount::{MsFlags, mount},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::openpty,
+    sched::{CloneFlags, setns},
     sys::{
         prctl::set_pdeathsig,
         resource::{Resource, setrlimit},
@@ -52,6 +54,8 @@ pub struct Child {
     /// Standard output and error, or the terminal's other side.
     pub output: File,
     pub events: Option<File>,
+    /// It is in a user namespace of its own.
+    has_user: bool,
     status: Option<i32>,
 }
 
@@ -131,7 +135,7 @@ impl Launch<'_> {
         })
         .doing("make a process in a pid namespace of its own")?;
         drop((inside, events_inside, failed_write));
-        let child = Child { pid, pidfd, output, events, status: None };
+        let child = Child { pid, pidfd, output, events, has_user: user.is_some(), status: None };
         if let Some((uid, gid)) = user {
             map_user(pid, uid, gid)?;
         }
@@ -210,6 +214,35 @@ impl Child {
         sys::pidfd_send_signal(&self.pidfd.as_fd(), signal)
     }
 
+    /// Starts a process in the namespace from outside (setns(2)), as `docker exec` does, which starts another and ends.
+    /// The orphan ends after a moment.
+    pub fn make_orphan(&self) -> Result<()> {
+        let namespaces =
+            CloneFlags::CLONE_NEWPID | if self.has_user { CloneFlags::CLONE_NEWUSER } else { CloneFlags::empty() };
+        let orphan = || {
+            sys::default_signals();
+            let _ = poll(&mut [], PollTimeout::from(50u8));
+            0
+        };
+        let parent = || i32::from(sys::clone_process(0, orphan).is_err());
+        // This one is outside: its child is the first that is inside.
+        let outside = || {
+            sys::default_signals();
+            if setns(&self.pidfd, namespaces).is_err() {
+                return 1;
+            }
+            match sys::clone_process(0, parent) {
+                Ok((pid, pidfd)) => wait_for(pid, &pidfd),
+                Err(_) => 2,
+            }
+        };
+        let (pid, pidfd) = sys::clone_process(0, outside).doing("make an orphan")?;
+        match wait_for(pid, &pidfd) {
+            0 => Ok(()),
+            _ => Err(Error::Failed("no process could be put into the namespace".into())),
+        }
+    }
+
     /// How it ended, as a shell sees it; none while it lives.
     pub fn status(&mut self) -> Result<Option<i32>> {
         if self.status.is_none() {
@@ -226,9 +259,19 @@ impl Drop for Child {
         }
         let _ = self.signal(libc::SIGKILL);
         // A SIGKILL from outside ends any PID 1.
-        while matches!(sys::reap(self.pid), Ok(None)) {
-            let mut ended = [nix::poll::PollFd::new(self.pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-            let _ = nix::poll::poll(&mut ended, nix::poll::PollTimeout::from(100u8));
+        wait_for(self.pid, &self.pidfd);
+    }
+}
+
+/// Waits for a child's end; its exit code. Only system calls.
+fn wait_for(pid: i32, pidfd: &OwnedFd) -> i32 {
+    loop {
+        match sys::reap(pid) {
+            Ok(None) => {
+                let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(100u8));
+            }
+            Ok(Some(code)) => return code,
+            Err(_) => return 125,
         }
     }
 }

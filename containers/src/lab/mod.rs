@@ -5,6 +5,7 @@
 //! [`recording::Run`].
 
 pub mod alternative;
+pub mod check;
 mod clock;
 pub mod controls;
 mod experiments;

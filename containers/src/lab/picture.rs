@@ -62,6 +62,10 @@ impl<'a> Picture<'a> {
         self.source
     }
 
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
     /// A PID 1 that the lab has made at `at`.
     pub fn root(&mut self, pid: i32, name: &str, at: u64) {
         self.add(pid, LAB, name, at);
@@ -132,6 +136,9 @@ impl<'a> Picture<'a> {
             }
             What::Fork { child, name } => {
                 let Some(parent) = by.filter(|_| !self.threads.contains_key(&child)) else { return };
+                if self.places.contains_key(&child) {
+                    return;
+                }
                 self.add(child, parent, &name, event.at);
                 self.event(event.at, Kind::Fork, parent, Some(child), None, "fork".into());
                 self.waiting.remove(&child).into_iter().flatten().for_each(|event| self.trace(event));
@@ -198,13 +205,7 @@ impl<'a> Picture<'a> {
 
     fn seen(&mut self, pid: i32, stat: &Stat, now: u64) {
         if self.source == Source::Proc {
-            for child in processes::children(pid) {
-                if !self.places.contains_key(&child) {
-                    let name = processes::stat(child).map_or_else(String::new, |stat| stat.name);
-                    self.add(child, pid, &name, now);
-                    self.event(now, Kind::Fork, pid, Some(child), None, "fork".into());
-                }
-            }
+            self.find_children(pid, now);
         }
         let Some(known) = self.process(pid) else { return };
         let (inner, name, end, parent) = (known.inner, known.name.clone(), known.end, known.parent_at(u64::MAX));
@@ -241,6 +242,21 @@ impl<'a> Picture<'a> {
                 self.event(now, Kind::Continue, pid, None, None, "goes on".into());
             }
             _ => {}
+        }
+    }
+
+    /// Processes that came into the namespace from outside are no child of a process that is watched.
+    pub fn look_for_newcomers(&mut self, root: i32) {
+        self.find_children(root, clock::now());
+    }
+
+    fn find_children(&mut self, pid: i32, now: u64) {
+        for child in processes::children(pid) {
+            if !self.places.contains_key(&child) {
+                let name = stat(child).map_or_else(String::new, |stat| stat.name);
+                self.add(child, pid, &name, now);
+                self.event(now, Kind::Fork, pid, Some(child), None, "fork".into());
+            }
         }
     }
 

@@ -46,6 +46,7 @@ pub struct Stage<'a> {
     looked: u64,
     ended: u64,
     pub status: Option<i32>,
+    last_root: i32,
     observations: Vec<Observation>,
 }
 
@@ -75,12 +76,24 @@ impl<'a> Stage<'a> {
         folder: &Path,
         tracer: Option<&'a Tracer>,
     ) -> Stage<'a> {
+        let variables = lab.variables(folder);
+        Stage { alternative, ..Stage::on(lab, run, folder.to_owned(), variables, tracer) }
+    }
+
+    /// For the user's own command: where to work, and with which environment.
+    pub fn on(
+        lab: &'a Lab,
+        run: &'a RunId,
+        folder: PathBuf,
+        variables: Vec<(OsString, OsString)>,
+        tracer: Option<&'a Tracer>,
+    ) -> Stage<'a> {
         let source = if tracer.is_some() { Source::Tracepoints } else { Source::Proc };
         Stage {
             lab,
-            alternative,
-            folder: folder.to_owned(),
-            variables: lab.variables(folder),
+            alternative: Alternative::None,
+            folder,
+            variables,
             tracer: tracer.map(|tracer| (tracer, tracer.listen())),
             picture: Picture::new(run, lab.watcher, source),
             child: None,
@@ -92,13 +105,9 @@ impl<'a> Stage<'a> {
             looked: 0,
             ended: 0,
             status: None,
+            last_root: LAB,
             observations: Vec::new(),
         }
-    }
-
-    /// Where to work and with which environment, when these are not the lesson's own (`lab check`).
-    pub fn work_in(&mut self, folder: PathBuf, variables: Vec<(OsString, OsString)>) {
-        (self.folder, self.variables) = (folder, variables);
     }
 
     fn launch<'l>(&'l self, words: &'l [String], start: &Start) -> Launch<'l> {
@@ -134,6 +143,7 @@ impl<'a> Stage<'a> {
         self.events_partial.clear();
         self.output_is_open = true;
         self.status = None;
+        self.last_root = child.pid;
         self.child = Some(child);
         Ok(())
     }
@@ -158,6 +168,25 @@ impl<'a> Stage<'a> {
     /// The present PID 1's outside pid.
     pub fn root(&self) -> i32 {
         self.child.as_ref().map_or(LAB, |child| child.pid)
+    }
+
+    /// The PID 1 that was started last (outside pid), whether or not it still is.
+    pub fn last_root(&self) -> i32 {
+        self.last_root
+    }
+
+    /// What was seen so far, as it came.
+    pub fn recording(&self) -> &Recording {
+        self.picture.recording()
+    }
+
+    /// Has an orphan come to PID 1, as a health check that starts a process and ends does. It ends by itself.
+    pub fn make_orphan(&mut self) -> Result<()> {
+        self.say("puts an orphan into the namespace");
+        let Some(child) = &self.child else { return Ok(()) };
+        child.make_orphan()?;
+        self.picture.look_for_newcomers(self.root());
+        Ok(())
     }
 
     /// Waits for a moment, for news, or for the end of PID 1.
@@ -349,6 +378,11 @@ impl<'a> Stage<'a> {
     /// Sends a signal to PID 1 from outside.
     pub fn signal(&mut self, signal: i32) {
         self.send(self.root(), signal);
+    }
+
+    /// Sends a signal to one of the run's processes.
+    pub fn signal_process(&mut self, pid: i32, signal: i32) {
+        self.send(pid, signal);
     }
 
     /// The pid is one of the run's processes that has not ended.

@@ -1,0 +1,75 @@
+//! `inception lab check -- COMMAND`: what is found wrong, the line that mends it, and the exit status for CI.
+
+use crate::harness::INCEPTION;
+use serde_json::Value;
+use std::process::Command;
+
+fn check(command: &[&str]) -> (i32, Value) {
+    let output =
+        Command::new(INCEPTION).args(["lab", "check", "--json", "--grace", "1", "--"]).args(command).output().unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    (output.status.code().unwrap(), report)
+}
+
+/// The names of the points with this verdict.
+fn points<'a>(report: &'a Value, verdict: &str) -> Vec<&'a str> {
+    let points = report["points"].as_array().unwrap().iter();
+    points.filter(|point| point["verdict"] == verdict).map(|point| point["name"].as_str().unwrap()).collect()
+}
+
+fn init() -> String {
+    let path = std::path::Path::new(INCEPTION).parent().unwrap().join("../init/inception-init");
+    std::env::var("INCEPTION_INIT").unwrap_or_else(|_| path.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_program_without_handlers() {
+    let (code, report) = check(&["sleep", "1000"]);
+    assert_eq!(points(&report, "wrong"), ["waits for orphans", "Ctrl-C is heard", "stops at SIGTERM"]);
+    assert_eq!((code, &report["wrong"]), (3, &Value::from(3)));
+    let stop = &report["points"][2];
+    assert!(stop["measured"].as_str().unwrap().contains("exit status 137"), "{stop}");
+    assert_eq!(stop["remedy"], "ENTRYPOINT [\"inception-init\", \"--\"]\nCMD [\"sleep\", \"1000\"]");
+}
+
+#[test]
+fn the_same_under_the_init() {
+    let (code, report) = check(&[&init(), "--", "sleep", "1000"]);
+    assert_eq!(points(&report, "wrong"), [""; 0], "{report}");
+    assert_eq!((code, points(&report, "right").len()), (0, 5));
+}
+
+#[test]
+fn a_shell_that_hides_the_exit_code() {
+    let (code, report) = check(&["tini", "--", "sh", "-c", "perl -e '$SIG{TERM} = \"IGNORE\"; sleep 1000'; true"]);
+    assert_eq!(points(&report, "wrong"), ["lets everything clean up", "exit code is seen outside"], "{report}");
+    assert_eq!(code, 3);
+}
+
+#[test]
+fn a_service_that_goes_to_the_background() {
+    let (code, report) = check(&["sh", "-c", "setsid sleep 1000 & exit 0"]);
+    assert_eq!((code, points(&report, "wrong")), (3, vec!["stays in the foreground"]));
+    assert!(report["points"][0]["remedy"].as_str().unwrap().contains("--wait-all"));
+    let (code, report) = check(&["true"]);
+    assert_eq!((code, points(&report, "wrong")), (0, vec![]));
+}
+
+#[test]
+fn what_can_not_be_run() {
+    let run = |words: &[&str]| {
+        let output = Command::new(INCEPTION).args(["lab", "check"]).args(words).output().unwrap();
+        output.status.code().unwrap()
+    };
+    assert_eq!([run(&["--", "/no/such"]), run(&["--", "/etc/passwd"]), run(&["--"]), run(&[])], [127, 126, 2, 2]);
+}
+
+#[test]
+fn plain_lines() {
+    let output =
+        Command::new(INCEPTION).args(["lab", "check", "--grace", "1", "--", "sh", "-c", "sleep 1000"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(text.contains("WRONG  stops at SIGTERM: exit status 137"), "{text}");
+    // The shell form is mended by the exec form.
+    assert!(text.contains("| CMD [\"sleep\", \"1000\"]") && text.contains("1 point is wrong"), "{text}");
+}
