@@ -7,6 +7,7 @@
 pub mod alternative;
 pub mod check;
 mod clock;
+pub mod container;
 pub mod controls;
 mod experiments;
 mod folder;

@@ -74,6 +74,13 @@ impl<'a> Picture<'a> {
         self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
     }
 
+    /// PID 1 was seen to end at `at`: before what its end makes vanish is seen.
+    pub fn root_exits(&mut self, pid: i32, at: u64) {
+        if self.source == Source::Proc {
+            self.exit(pid, at, None);
+        }
+    }
+
     /// The lab has waited for a PID 1.
     pub fn root_ended(&mut self, pid: i32, status: i32) {
         let now = clock::now();
@@ -248,6 +255,13 @@ impl<'a> Picture<'a> {
     /// Processes that came into the namespace from outside are no child of a process that is watched.
     pub fn look_for_newcomers(&mut self, root: i32) {
         self.find_children(root, clock::now());
+    }
+
+    /// All that is below a process, when the lab comes to see it late; their outside pids.
+    pub fn find_tree(&mut self, pid: i32) -> Vec<i32> {
+        self.find_children(pid, clock::now());
+        let children = processes::children(pid);
+        children.iter().copied().chain(children.iter().flat_map(|child| self.find_tree(*child))).collect()
     }
 
     fn find_children(&mut self, pid: i32, now: u64) {

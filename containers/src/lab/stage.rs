@@ -8,6 +8,7 @@ use super::{
     picture::Picture,
     processes,
     recording::{Kind, LAB, Observation, Recording, RunId, Source, Update, Value},
+    signals,
     trace_line::TraceEvent,
     tracer::{Tracer, until_mark},
 };
@@ -131,21 +132,43 @@ impl<'a> Stage<'a> {
         self.kill_if_alive()?;
         let at = clock::now();
         let child = self.launch(words, start).start()?;
+        self.output_is_open = true;
+        self.begin(child, words, at);
+        Ok(())
+    }
+
+    /// Takes on the PID 1 of a container that an engine has just started.
+    pub fn take(&mut self, child: Child, words: &[String]) -> Result<()> {
+        let pid = child.pid;
+        if let Some((tracer, _)) = &self.tracer {
+            tracer.watch(pid)?;
+        }
+        self.output_is_open = false;
+        self.begin(child, words, clock::now());
+        for below in self.picture.find_tree(pid) {
+            if let Some((tracer, _)) = &self.tracer {
+                // It may have ended meanwhile.
+                let _ = tracer.watch(below);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, child: Child, words: &[String], at: u64) {
         let command = shown(words);
         if self.command.is_empty() {
             self.lab.watcher.update(self.run(), Update::Started { command: command.clone(), source: self.source() });
             self.command = command;
         }
-        let name = words[0].rsplit('/').next().unwrap_or_default();
+        let first = words.first().map_or("", String::as_str);
+        let name = first.rsplit('/').next().unwrap_or_default();
         self.picture.root(child.pid, name, at);
         self.lines.clear();
         self.partial.clear();
         self.events_partial.clear();
-        self.output_is_open = true;
         self.status = None;
         self.last_root = child.pid;
         self.child = Some(child);
-        Ok(())
     }
 
     /// Starts a PID 1 that the picture leaves out.
@@ -258,6 +281,7 @@ impl<'a> Stage<'a> {
             tracer.mark(&mark);
             until_mark(receiver, &mark, |event| self.picture.trace(event));
         }
+        self.picture.root_exits(pid, now);
         self.picture.look();
         self.picture.root_ended(pid, status);
         self.child = None;
@@ -411,13 +435,18 @@ impl<'a> Stage<'a> {
 
     /// Stops PID 1 as a container engine does: TERM, the grace period, KILL.
     pub fn stop(&mut self) -> Result<Stopped> {
+        self.stop_by(libc::SIGTERM)
+    }
+
+    /// The same with another signal than TERM, as an image may want it.
+    pub fn stop_by(&mut self, signal: i32) -> Result<Stopped> {
         if let (None, Some(status)) = (&self.child, self.status) {
             return Ok(Stopped { status, took: 0 });
         }
         let grace = self.grace();
         let start = clock::now();
-        self.say(format!("stop: SIGTERM, then a grace of {} s", grace.as_secs_f32()));
-        self.signal(libc::SIGTERM);
+        self.say(format!("stop: {}, then a grace of {} s", signals::name(signal), grace.as_secs_f32()));
+        self.signal(signal);
         if self.wait_end(grace)?.is_none() {
             self.say("the grace is over: SIGKILL");
             self.kill()?;
