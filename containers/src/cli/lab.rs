@@ -11,7 +11,7 @@ use crate::{
         controls::Controls,
         interrupt::Interrupt,
         lesson::{self, Lesson},
-        plain,
+        page, plain,
         recording::{NoWatcher, Outcome, Run},
     },
 };
@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     io::{BufRead, IsTerminal},
     os::fd::AsFd,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -34,7 +35,7 @@ const DIFFERS: u8 = 3;
 #[argh(
     subcommand,
     name = "lab",
-    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
+    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes --html lab.html\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
     error_code(0, "everything was as the lesson expects"),
     error_code(1, "a lesson could not be run"),
     error_code(2, "a bad command line"),
@@ -54,6 +55,9 @@ pub struct LabCommand {
     /// seconds that a stop waits for the program (default: 3)
     #[argh(option)]
     grace: Option<f64>,
+    /// also write the lessons, with pictures of their runs, as one page into this file
+    #[argh(option)]
+    html: Option<PathBuf>,
     /// only under none, sh, tini, dumb-init, catatonit or inception-init; repeatable
     #[argh(option)]
     alternative: Vec<String>,
@@ -144,6 +148,9 @@ impl LabCommand {
         }
         if !self.json && seen.len() > 1 {
             output::print(&plain::summary(&seen))?;
+        }
+        if let Some(file) = &self.html {
+            std::fs::write(file, page::page(&seen)).at("write", file)?;
         }
         Ok(seen.iter().flat_map(|(_, runs)| runs).map(verdict).max().unwrap_or(0))
     }

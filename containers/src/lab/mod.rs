@@ -14,6 +14,7 @@ mod folder;
 pub mod interrupt;
 mod launch;
 pub mod lesson;
+pub mod page;
 mod picture;
 pub mod plain;
 mod processes;
