@@ -13,12 +13,14 @@ use crate::{
         lesson::{self, Lesson},
         page, plain,
         recording::{NoWatcher, Outcome, Run},
+        serve,
     },
 };
 use argh::{ArgsInfo, FromArgs};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     io::{BufRead, IsTerminal},
+    net::SocketAddr,
     os::fd::AsFd,
     path::PathBuf,
     sync::Arc,
@@ -35,7 +37,7 @@ const DIFFERS: u8 = 3;
 #[argh(
     subcommand,
     name = "lab",
-    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes --html lab.html\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
+    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes --html lab.html\ninception lab serve\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
     error_code(0, "everything was as the lesson expects"),
     error_code(1, "a lesson could not be run"),
     error_code(2, "a bad command line"),
@@ -58,10 +60,16 @@ pub struct LabCommand {
     /// also write the lessons, with pictures of their runs, as one page into this file
     #[argh(option)]
     html: Option<PathBuf>,
+    /// serve: the address to listen on (default: 127.0.0.1:8484); one that others can reach needs --token
+    #[argh(option)]
+    listen: Option<SocketAddr>,
+    /// serve: let in only who has the token in the printed address
+    #[argh(switch)]
+    token: bool,
     /// only under none, sh, tini, dumb-init, catatonit or inception-init; repeatable
     #[argh(option)]
     alternative: Vec<String>,
-    /// a lesson's number or name, all, or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it
+    /// a lesson's number or name, all, or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it; or serve: the lessons as a web page
     #[argh(positional, arg_name = "lesson")]
     words: Vec<String>,
 }
@@ -69,9 +77,14 @@ pub struct LabCommand {
 impl LabCommand {
     /// Its exit code.
     pub fn run(self, globals: &Globals) -> Result<u8> {
+        let is_served = self.words.first().is_some_and(|word| word == "serve");
+        if !is_served && (self.listen.is_some() || self.token) {
+            return Err(Error::invalid("--listen and --token belong to `inception lab serve`"));
+        }
         let lessons = match self.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => return list().map(|()| 0),
             ["check", ..] => return self.check(globals),
+            ["serve"] => return self.serve(),
             ["all"] => lesson::all().iter().collect(),
             ref words => words.iter().map(|word| find(word)).collect::<Result<Vec<_>>>()?,
         };
@@ -94,6 +107,20 @@ impl LabCommand {
         let is_sensible = (0.5..=60.0).contains(&seconds);
         let grace = Duration::try_from_secs_f64(seconds).ok().filter(|_| is_sensible);
         grace.ok_or_else(|| Error::Invalid(format!("--grace {seconds}: it is 0.5 to 60 seconds")))
+    }
+
+    /// `lab serve`: until a signal ends it, which is how it is meant to end.
+    fn serve(&self) -> Result<u8> {
+        if self.json || self.html.is_some() || !self.alternative.is_empty() {
+            return Err(Error::invalid(
+                "`inception lab serve` takes --listen, --token and --grace: the rest is chosen on its page",
+            ));
+        }
+        let (listen, token) = (self.listen.unwrap_or(serve::ADDRESS), self.token);
+        let interrupt = Interrupt::catch()?;
+        let ready = |link: &str| output::print(&format!("The lessons are at {link}\nCtrl-C ends them.\n"));
+        serve::serve(&serve::Options { listen, token, grace: self.read_grace()? }, &interrupt, ready)?;
+        Ok(interrupt.signal().map_or(0, |signal| 128 + signal as u8))
     }
 
     /// `lab check IMAGE`, `lab check -- COMMAND`

@@ -19,6 +19,7 @@ mod picture;
 pub mod plain;
 mod processes;
 pub mod recording;
+pub mod serve;
 pub mod signals;
 mod stage;
 mod trace_line;

@@ -284,7 +284,10 @@ fn crowd(processes: &[&Process], now: u64, axis: &Axis, top: f64) -> Markup {
         g.crowd {
             text.name x="6" y=(top + TEXT) {
                 tspan.program { (processes.len()) " more processes" }
-                tspan.fate { ", at most " (zombies) " of them zombies at once" }
+                tspan.fate {
+                    @if zombies == 0 { ", none of them ever a zombie" }
+                    @else { ", up to " (zombies) " of them zombies at a time" }
+                }
             }
             svg x="0" y=(top + BAR_TOP) width="100%" height=(height) viewBox=(format!("0 0 100 {height}"))
                 preserveAspectRatio="none" {
