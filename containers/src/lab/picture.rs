@@ -74,6 +74,14 @@ impl<'a> Picture<'a> {
         self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
     }
 
+    /// A process that the lab has just started in its own namespaces.
+    pub fn outsider(&mut self, pid: i32, name: &str) {
+        let now = clock::now();
+        self.add(pid, LAB, name, now);
+        self.event(now, Kind::Fork, LAB, Some(pid), None, format!("starts {name}"));
+        self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
+    }
+
     /// PID 1 was seen to end at `at`: before what its end makes vanish is seen.
     pub fn root_exits(&mut self, pid: i32, at: u64) {
         if self.source == Source::Proc {
@@ -164,6 +172,8 @@ impl<'a> Picture<'a> {
             What::Signal { signal, thread, ignored } => {
                 if let Some(to) = self.process_of(thread)
                     && signal != libc::SIGCHLD
+                    // How Go's runtime (of runc) interrupts its own threads.
+                    && !(signal == libc::SIGURG && by == Some(to))
                 {
                     self.signal(event.at, by.unwrap_or(LAB), to, signal, ignored);
                 }

@@ -7,7 +7,7 @@ use super::{
     launch::{Child, Launch},
     picture::Picture,
     processes,
-    recording::{Kind, LAB, Observation, Recording, RunId, Source, Update, Value},
+    recording::{Kind, LAB, Observation, Outcome, Recording, RunId, Source, Update, Value},
     signals,
     trace_line::TraceEvent,
     tracer::{Tracer, until_mark},
@@ -48,6 +48,8 @@ pub struct Stage<'a> {
     ended: u64,
     pub status: Option<i32>,
     last_root: i32,
+    /// Ran, unless the experiment says otherwise.
+    pub outcome: Outcome,
     observations: Vec<Observation>,
 }
 
@@ -107,6 +109,7 @@ impl<'a> Stage<'a> {
             ended: 0,
             status: None,
             last_root: LAB,
+            outcome: Outcome::Ran,
             observations: Vec::new(),
         }
     }
@@ -121,6 +124,45 @@ impl<'a> Stage<'a> {
             limit: start.limit,
             events,
         }
+    }
+
+    /// The lesson's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// There is nothing to measure here, and why.
+    pub fn not_run(&mut self, outcome: Outcome) -> Result<()> {
+        self.outcome = outcome;
+        Ok(())
+    }
+
+    /// Watches a process that the lab has started as any other: its namespaces are the lab's.
+    pub fn watch(&mut self, pid: i32, name: &str) {
+        self.picture.outsider(pid, name);
+        if self.command.is_empty() {
+            self.command = name.to_owned();
+            self.lab.watcher.update(self.run(), Update::Started { command: name.to_owned(), source: self.source() });
+        }
+    }
+
+    /// Such a process has ended.
+    pub fn unwatch(&mut self, pid: i32, status: i32) {
+        self.take_events();
+        self.picture.root_ended(pid, status);
+    }
+
+    /// Until the condition holds or the time is over, whether or not there is a PID 1; whether it holds.
+    pub fn watch_until(&mut self, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        while !holds() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.tick(left)?;
+        }
+        Ok(true)
     }
 
     /// Starts a PID 1. One that is still there from before is killed.
@@ -512,6 +554,12 @@ impl<'a> Stage<'a> {
 /// Words as one would type them.
 pub fn shown(words: &[String]) -> String {
     shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}
+
+/// How a child of the lab ended, as a shell sees it.
+pub fn shell_code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 impl From<bool> for Value {

@@ -71,10 +71,10 @@ impl Guard {
         }
         // Browsers say where a request comes from; `none` is the address bar.
         let site = headers.get("sec-fetch-site").map(|value| value.to_str().unwrap_or("?"));
-        let may_read = matches!(site, None | Some("same-origin" | "none"));
-        if !may_read
-            && !(method == Method::GET && text(header::ACCEPT).is_some_and(|types| types.contains("text/html")))
-        {
+        let is_own = matches!(site, None | Some("same-origin" | "none"));
+        // A link elsewhere may lead here.
+        let opens = method == Method::GET && text(header::ACCEPT).is_some_and(|types| types.contains("text/html"));
+        if !is_own && !opens {
             return Some("requests of other sites are refused");
         }
         let is_json = text(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
