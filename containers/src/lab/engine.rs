@@ -12,6 +12,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -21,12 +22,18 @@ const FOLDER: &str = "engine";
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The Dockerfile of an image with a busybox and all that it can be.
+pub const BUSYBOX: &str = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\nRUN mkdir /data\n";
+
 /// A running engine. Dropping it removes its containers and all that it made on the machine.
 pub struct Engine {
     folder: PathBuf,
     daemon: Option<Child>,
     pool: Pool,
 }
+
+/// The engine that a lesson's runs have in common; started by the first that wants it.
+pub type SharedEngine = Mutex<Option<Arc<Engine>>>;
 
 impl Engine {
     /// Why there can be none; none where there can.
@@ -146,6 +153,12 @@ fn daemon(folder: &Path) -> Result<Command> {
     // Ctrl-C is the lab's, which ends it in its own time.
     crate::sys::before_exec(&mut command, || nix::unistd::setsid().map(drop).map_err(Into::into));
     Ok(command)
+}
+
+/// The outside pid of a container's PID 1, from what `inspect` tells of it.
+pub fn container_pid(inspected: Result<String>) -> Option<i32> {
+    let found: serde_json::Value = serde_json::from_str(&inspected.ok()?).ok()?;
+    found[0]["State"]["Pid"].as_i64().filter(|pid| *pid > 0).map(|pid| pid as i32)
 }
 
 impl Drop for Engine {

@@ -12,9 +12,10 @@
 
 use super::{
     alternative::Alternative,
-    experiments, parts,
+    daemons, experiments, networks, parts,
     recording::{Observation, Outcome, Value},
     stage::Stage,
+    storage,
 };
 use crate::error::Result;
 use Experiment::{Under, With};
@@ -93,6 +94,9 @@ const TEXTS: &[(&str, Experiment)] = &[
     (include_str!("lessons/10-early.md"), Under(experiments::early)),
     (include_str!("lessons/11-trap.md"), Under(experiments::trap)),
     (include_str!("lessons/12-parts.md"), With(parts::parts)),
+    (include_str!("lessons/13-daemons.md"), With(daemons::daemons)),
+    (include_str!("lessons/14-storage.md"), With(storage::storage)),
+    (include_str!("lessons/15-networks.md"), With(networks::networks)),
 ];
 
 static LESSONS: LazyLock<Vec<Lesson>> = LazyLock::new(|| {

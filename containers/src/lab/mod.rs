@@ -9,12 +9,14 @@ pub mod check;
 mod clock;
 pub mod container;
 pub mod controls;
+mod daemons;
 mod engine;
 mod experiments;
 mod folder;
 pub mod interrupt;
 mod launch;
 pub mod lesson;
+mod networks;
 pub mod page;
 mod parts;
 mod picture;
@@ -24,12 +26,14 @@ pub mod recording;
 pub mod serve;
 pub mod signals;
 mod stage;
+mod storage;
 mod trace_line;
 mod tracer;
 
 use crate::error::{Error, Result};
 use alternative::Alternative;
 use controls::Controls;
+use engine::SharedEngine;
 use folder::Folder;
 use interrupt::Interrupt;
 use lesson::{Experiment, Lesson};
@@ -60,10 +64,14 @@ impl Lab<'_> {
             Experiment::Under(_) => alternatives.iter().map(|one| (one.name().to_owned(), *one)).collect(),
             Experiment::With(_) => lesson.columns.iter().map(|name| (name.clone(), Alternative::None)).collect(),
         };
+        // Ends after the runs.
+        let shared = SharedEngine::default();
+        let shared = &shared;
         self.watched(|tracer| {
             std::thread::scope(|scope| {
-                let start =
-                    |(name, alternative)| scope.spawn(move || self.run_one(lesson, name, alternative, folder, tracer));
+                let start = |(name, alternative)| {
+                    scope.spawn(move || self.run_one(lesson, name, alternative, (folder, shared), tracer))
+                };
                 let threads: Vec<_> = columns.into_iter().map(start).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
             })
@@ -84,11 +92,12 @@ impl Lab<'_> {
         lesson: &Lesson,
         column: String,
         alternative: Alternative,
-        folder: &Path,
+        (folder, shared): (&Path, &SharedEngine),
         tracer: Option<&Tracer>,
     ) -> Result<Run> {
         let id = RunId { lesson: lesson.number, alternative: column };
         let mut stage = Stage::new(self, &id, alternative, folder, tracer);
+        stage.share(shared);
         let source = stage.source();
         let measured = match (alternative.program(), lesson.experiment) {
             (None, _) => stage.not_run(Outcome::NotInstalled(alternative.install().to_owned())),

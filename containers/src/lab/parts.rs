@@ -2,7 +2,7 @@
 //! engine of the lab's own.
 
 use super::{
-    engine::Engine,
+    engine::{Engine, container_pid},
     processes::{self, started_at},
     recording::Outcome,
     stage::{PATIENCE, Stage},
@@ -162,11 +162,6 @@ fn words_of(pid: i32) -> String {
         Some(word) if !word.starts_with(['-', '/']) => format!("{name} {word}"),
         _ => name.to_owned(),
     }
-}
-
-fn container_pid(inspected: Result<String>) -> Option<i32> {
-    let found: serde_json::Value = serde_json::from_str(&inspected.ok()?).ok()?;
-    found[0]["State"]["Pid"].as_i64().filter(|pid| *pid > 0).map(|pid| pid as i32)
 }
 
 /// Docker's own chain, where it answers: looked at, and never killed.

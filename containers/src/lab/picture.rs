@@ -389,6 +389,18 @@ impl<'a> Picture<'a> {
     /// The recording, in order.
     pub fn finish(mut self) -> Recording {
         self.look();
+        // The engine's children, which others have waited for.
+        let is_gone = |process: &&Process| process.reaped.is_none() && stat(process.pid).is_none();
+        let gone: Vec<i32> = self.recording.processes.iter().filter(is_gone).map(|process| process.pid).collect();
+        for pid in gone {
+            let now = clock::now();
+            self.exit(pid, now, None);
+            let at = self.since(now);
+            self.change(pid, |process| {
+                process.reaped = Some(at);
+                process.states.push(StateChange { at, state: State::Gone });
+            });
+        }
         self.recording.length = self.since(clock::now());
         self.recording.processes.sort_by_key(|process| process.start);
         self.recording.events.sort_by_key(|event| event.at);

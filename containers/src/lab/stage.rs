@@ -4,6 +4,7 @@ use super::{
     Lab,
     alternative::Alternative,
     clock,
+    engine::{Engine, SharedEngine},
     launch::{Child, Launch},
     picture::Picture,
     processes,
@@ -19,7 +20,7 @@ use std::{
     io::{self, Read, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::mpsc::Receiver,
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -48,6 +49,7 @@ pub struct Stage<'a> {
     ended: u64,
     pub status: Option<i32>,
     last_root: i32,
+    shared: Option<&'a SharedEngine>,
     /// Ran, unless the experiment says otherwise.
     pub outcome: Outcome,
     observations: Vec<Observation>,
@@ -109,6 +111,7 @@ impl<'a> Stage<'a> {
             ended: 0,
             status: None,
             last_root: LAB,
+            shared: None,
             outcome: Outcome::Ran,
             observations: Vec::new(),
         }
@@ -131,6 +134,23 @@ impl<'a> Stage<'a> {
         &self.folder
     }
 
+    /// Where the engine is that this run has in common with the lesson's others.
+    pub fn share(&mut self, shared: &'a SharedEngine) {
+        self.shared = Some(shared);
+    }
+
+    /// That engine, with the image `lab` of this Dockerfile.
+    pub fn engine(&mut self, dockerfile: &str) -> Result<Arc<Engine>> {
+        let shared = self.shared.ok_or_else(|| Error::Failed("there is no engine to share".into()))?;
+        let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(engine) = &*shared {
+            return Ok(engine.clone());
+        }
+        let engine = Engine::start(&self.folder, "shared")?;
+        engine.build(dockerfile)?;
+        Ok(shared.insert(Arc::new(engine)).clone())
+    }
+
     /// There is nothing to measure here, and why.
     pub fn not_run(&mut self, outcome: Outcome) -> Result<()> {
         self.outcome = outcome;
@@ -140,9 +160,25 @@ impl<'a> Stage<'a> {
     /// Watches a process that the lab has started as any other: its namespaces are the lab's.
     pub fn watch(&mut self, pid: i32, name: &str) {
         self.picture.outsider(pid, name);
+        self.describe(name);
+    }
+
+    /// Watches a container's PID 1 and what is below it, from now on.
+    pub fn watch_container(&mut self, pid: i32, name: &str) {
+        self.picture.outsider(pid, name);
+        for pid in std::iter::once(pid).chain(self.picture.find_tree(pid)) {
+            if let Some((tracer, _)) = &self.tracer {
+                // It may have ended meanwhile.
+                let _ = tracer.watch(pid);
+            }
+        }
+    }
+
+    /// What this run is, where that is no PID 1's command line. The first description stays.
+    pub fn describe(&mut self, command: &str) {
         if self.command.is_empty() {
-            self.command = name.to_owned();
-            self.lab.watcher.update(self.run(), Update::Started { command: name.to_owned(), source: self.source() });
+            self.command = command.to_owned();
+            self.lab.watcher.update(self.run(), Update::Started { command: command.to_owned(), source: self.source() });
         }
     }
 
@@ -198,10 +234,7 @@ impl<'a> Stage<'a> {
 
     fn begin(&mut self, child: Child, words: &[String], at: u64) {
         let command = shown(words);
-        if self.command.is_empty() {
-            self.lab.watcher.update(self.run(), Update::Started { command: command.clone(), source: self.source() });
-            self.command = command;
-        }
+        self.describe(&command);
         let first = words.first().map_or("", String::as_str);
         let name = first.rsplit('/').next().unwrap_or_default();
         self.picture.root(child.pid, name, at);

@@ -44,7 +44,7 @@ pub struct Lane<'a> {
 pub fn lane(lane: &Lane, axis: &Axis) -> Markup {
     let (lines, left_out) = story(lane.recording);
     html! {
-        (picture(lane, axis, &lines))
+        @if !lane.recording.processes.is_empty() { (picture(lane, axis, &lines)) }
         (told(&lines, left_out))
     }
 }

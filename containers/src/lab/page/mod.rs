@@ -154,11 +154,11 @@ pub fn board(id: &str, views: &[View], is_live: bool) -> Markup {
     let axis = Axis::new(times, end);
     html! {
         @for view in views {
-            @let id = format!("{id}-{}", view.alternative);
+            @let id = format!("{id}-{}", view.alternative.replace(|char: char| !char.is_alphanumeric(), "-"));
             article.run id=(id) data-alternative=(view.alternative) aria-labelledby=(format!("{id}-title")) {
                 h4 id=(format!("{id}-title")) { (title(view.alternative)) (status(view.run)) }
                 @if let Some(Outcome::Ran) | None = view.run.map(|run| &run.outcome) {
-                    p.command { code { (clean(view.command)) } }
+                    @if !view.command.is_empty() { p.command { code { (clean(view.command)) } } }
                     @let is_live = is_live && view.run.is_none();
                     @let (title, recording) = (view.alternative, view.recording);
                     (lane::lane(&Lane { id: &id, title, recording, now: view.now, is_live }, &axis))

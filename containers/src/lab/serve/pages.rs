@@ -3,7 +3,7 @@
 use super::session::SIGNALS;
 use crate::lab::{
     alternative::Alternative,
-    lesson::{self, Lesson},
+    lesson::{self, Experiment, Lesson},
     page::{after, answer, before, legend, line, patterns},
 };
 use maud::{DOCTYPE, Markup, html};
@@ -109,13 +109,9 @@ fn choices(lesson: &Lesson) -> Markup {
 fn controls(lesson: &Lesson) -> Markup {
     html! {
         form #controls data-lesson=(lesson.name) {
-            fieldset {
-                legend { "Run it under" }
-                @for alternative in Alternative::ALL {
-                    @let missing = alternative.program().is_none();
-                    label { input type="checkbox" name="alternative" value=(alternative.name()) checked; (alternative.title())
-                        @if missing { " (not installed)" } }
-                }
+            @match lesson.experiment {
+                Experiment::Under(_) => (alternatives()),
+                Experiment::With(_) => p { "It compares: " (lesson.columns.join(", ")) "." },
             }
             label.hold { input #hold type="checkbox"; "wait when the program is ready, so that I can send signals" }
             div.buttons {
@@ -123,6 +119,21 @@ fn controls(lesson: &Lesson) -> Markup {
                 button #go-on type="button" disabled { "Go on" }
                 button #end type="button" disabled { "End" }
                 span #state role="status" { "nothing runs" }
+            }
+        }
+    }
+}
+
+fn alternatives() -> Markup {
+    html! {
+        fieldset {
+            legend { "Run it under" }
+            @for alternative in Alternative::ALL {
+                label {
+                    input type="checkbox" name="alternative" value=(alternative.name()) checked;
+                    (alternative.title())
+                    @if alternative.program().is_none() { " (not installed)" }
+                }
             }
         }
     }

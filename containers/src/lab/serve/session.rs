@@ -7,7 +7,7 @@ use crate::{
         alternative::Alternative,
         controls::Controls,
         interrupt::Interrupt,
-        lesson::Lesson,
+        lesson::{Experiment, Lesson},
         page::{self, View},
         processes::started_at,
         recording::{Kind, Recording, Run, RunId, State, Update, Watcher},
@@ -114,7 +114,7 @@ impl Session {
 
     /// Runs a lesson. One that goes on is not interrupted: somebody may be looking at it.
     pub fn run(&self, lesson: &'static Lesson, alternatives: Vec<Alternative>, hold: bool) -> Result<()> {
-        if alternatives.is_empty() {
+        if alternatives.is_empty() && matches!(lesson.experiment, Experiment::Under(_)) {
             return Err(Error::invalid("choose at least one alternative"));
         }
         let mut current = lock(&self.show);
@@ -254,7 +254,7 @@ impl Progress {
     }
 
     /// The lane of a run, which is new where it is not known.
-    fn lane(&mut self, alternative: &str, order: &[Alternative]) -> &mut Lane {
+    fn lane(&mut self, alternative: &str, order: &[String]) -> &mut Lane {
         let place = match self.lanes.iter().position(|lane| lane.alternative == alternative) {
             Some(place) => place,
             None => {
@@ -266,7 +266,7 @@ impl Progress {
                     run: None,
                 };
                 self.lanes.push(lane);
-                let rank = |lane: &Lane| order.iter().position(|one| one.name() == lane.alternative);
+                let rank = |lane: &Lane| order.iter().position(|one| **one == lane.alternative);
                 self.lanes.sort_by_key(rank);
                 self.lanes.iter().position(|lane| lane.alternative == alternative).unwrap_or(0)
             }
@@ -285,7 +285,7 @@ impl Watcher for Show {
         {
             progress.started.insert(process.pid, started);
         }
-        let lane = progress.lane(&id.alternative, &self.alternatives);
+        let lane = progress.lane(&id.alternative, &self.lesson.columns);
         let news = news(&lane.recording, &update);
         lane.recording.apply(&update);
         match update {
