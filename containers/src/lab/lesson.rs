@@ -12,7 +12,7 @@
 
 use super::{
     alternative::Alternative,
-    daemons, experiments, networks, parts,
+    daemons, experiments, layers, networks, parts,
     recording::{Observation, Outcome, Value},
     stage::Stage,
     storage,
@@ -97,6 +97,7 @@ const TEXTS: &[(&str, Experiment)] = &[
     (include_str!("lessons/13-daemons.md"), With(daemons::daemons)),
     (include_str!("lessons/14-storage.md"), With(storage::storage)),
     (include_str!("lessons/15-networks.md"), With(networks::networks)),
+    (include_str!("lessons/16-layers.md"), With(layers::layers)),
 ];
 
 static LESSONS: LazyLock<Vec<Lesson>> = LazyLock::new(|| {

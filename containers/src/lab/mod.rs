@@ -15,6 +15,7 @@ mod experiments;
 mod folder;
 pub mod interrupt;
 mod launch;
+mod layers;
 pub mod lesson;
 mod networks;
 pub mod page;
