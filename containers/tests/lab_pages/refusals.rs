@@ -20,7 +20,7 @@ fn foreign_hosts_and_origins() {
     let policy = text.lines().find(|line| line.starts_with("content-security-policy: ")).expect("a policy");
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     assert!(!text.to_lowercase().contains("access-control-allow"), "{text}");
-    for host in ["evil.example", "127.0.0.1", "localhost.evil.example", "192.0.2.1"] {
+    for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1"] {
         let header = format!("Host: {host}:{port}");
         assert_eq!(ask(&server, "/", &["--header", &header]).0, 403, "{host}");
         assert_eq!(ask(&server, "/run", &["--header", &header, "--header", JSON, "--data", RUN]).0, 403, "{host}");

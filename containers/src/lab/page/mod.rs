@@ -4,13 +4,15 @@ mod axis;
 mod lane;
 mod rows;
 mod story;
+mod table;
 mod text;
 
+pub use table::comparison;
 pub use text::{clean, line, markdown};
 
 use crate::lab::{
     lesson::Lesson,
-    recording::{Observation, Outcome, Run, Source},
+    recording::{Outcome, Run, Source},
 };
 use axis::Axis;
 use lane::Lane;
@@ -185,49 +187,6 @@ fn status(run: Option<&Run>) -> Markup {
             (Outcome::Failed(why), _) => span.status.differs { "⚠ could not be run: " (clean(why)) },
         }
         @if differ > 0 { span.status.differs { "⚠ " (differ) " not as expected" } }
-    }
-}
-
-/// A row an observation, a column an alternative.
-pub fn comparison(runs: &[Run]) -> Markup {
-    let mut names: Vec<(&str, Option<&str>)> = Vec::new();
-    for observation in runs.iter().flat_map(|run| &run.observations) {
-        if !names.iter().any(|(name, _)| *name == observation.name) {
-            names.push((&observation.name, observation.unit.as_deref()));
-        }
-    }
-    html! {
-        h3 { "What was measured" }
-        div.scroll tabindex="0" role="region" aria-label="What was measured" {
-            table {
-                thead {
-                    tr { th scope="col" { "under" } @for (name, unit) in &names {
-                        th scope="col" { (name) @if let Some(unit) = unit { ", " (unit) } }
-                    } }
-                }
-                tbody {
-                    @for run in runs {
-                        tr {
-                            th scope="row" { (title(&run.alternative)) }
-                            @for (name, _) in &names {
-                                (cell(run.observations.iter().find(|observation| observation.name == *name)))
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn cell(observation: Option<&Observation>) -> Markup {
-    let Some(observation) = observation else { return html! { td { "–" } } };
-    let value = clean(&observation.value.to_string());
-    match observation.agrees {
-        true => html! { td { (value) } },
-        false => html! {
-            td.differs { "⚠ " (value) @if let Some(expected) = &observation.expected { br; "expected: " (expected) } }
-        },
     }
 }
 

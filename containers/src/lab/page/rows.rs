@@ -2,7 +2,7 @@
 
 use super::{axis::duration, text::clean};
 use crate::lab::{
-    recording::{Kind, Process, Recording, State},
+    recording::{Event, Kind, Process, Recording, State},
     signals,
 };
 
@@ -106,13 +106,26 @@ fn killer(recording: &Recording, process: &Process) -> Option<i32> {
     told.or_else(|| last_signal(recording, process).filter(|signal| *signal == libc::SIGKILL))
 }
 
-/// The last signal that reached it.
+/// The last signal that reached it and that ends who does not handle it (signal(7)).
 fn last_signal(recording: &Recording, process: &Process) -> Option<i32> {
     let reached = |kind| matches!(kind, Kind::SignalSent | Kind::SignalForwarded);
     let end = process.end.unwrap_or(u64::MAX);
     let mut events = recording.events.iter().rev();
-    let last = events.find(|event| event.other == Some(process.pid) && reached(event.kind) && event.at <= end);
-    last.and_then(|event| event.signal)
+    let harmless = [
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGCONT,
+        libc::SIGCHLD,
+        libc::SIGURG,
+        libc::SIGWINCH,
+    ];
+    let ends = |signal: Option<i32>| signal.is_some_and(|signal| !harmless.contains(&signal));
+    let is_it = |event: &&Event| {
+        event.other == Some(process.pid) && reached(event.kind) && event.at <= end && ends(event.signal)
+    };
+    events.find(is_it).and_then(|event| event.signal)
 }
 
 /// How many of these processes live, and how many are zombies, from each time on.
