@@ -60,6 +60,9 @@ pub struct LabCommand {
     /// also write the lessons, with pictures of their runs, as one page into this file
     #[argh(option)]
     html: Option<PathBuf>,
+    /// also write the pictures of the runs alone, as SVG, into this file
+    #[argh(option)]
+    svg: Option<PathBuf>,
     /// serve: the address to listen on (default: 127.0.0.1:8484); one that others can reach needs --token
     #[argh(option)]
     listen: Option<SocketAddr>,
@@ -111,7 +114,7 @@ impl LabCommand {
 
     /// `lab serve`: until a signal ends it, which is how it is meant to end.
     fn serve(&self) -> Result<u8> {
-        if self.json || self.html.is_some() || !self.alternative.is_empty() {
+        if self.json || self.html.is_some() || self.svg.is_some() || !self.alternative.is_empty() {
             return Err(Error::invalid(
                 "`inception lab serve` takes --listen, --token and --grace: the rest is chosen on its page",
             ));
@@ -178,6 +181,9 @@ impl LabCommand {
         }
         if let Some(file) = &self.html {
             std::fs::write(file, page::page(&seen)).at("write", file)?;
+        }
+        if let Some(file) = &self.svg {
+            std::fs::write(file, page::svg(&seen)).at("write", file)?;
         }
         Ok(seen.iter().flat_map(|(_, runs)| runs).map(verdict).max().unwrap_or(0))
     }

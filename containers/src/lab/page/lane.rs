@@ -5,6 +5,7 @@
 
 use super::{
     axis::{Axis, duration},
+    marks::{LEVEL, Mark, numbers, words},
     rows::{Row, counts, name, rows},
     story::{Line, story},
     text::clean,
@@ -18,11 +19,6 @@ const ROW: f64 = 36.0;
 const TEXT: f64 = 13.0;
 const BAR_TOP: f64 = 19.0;
 const BAR: f64 = 11.0;
-/// A level of event numbers, which stand above each other where they would overlap.
-const LEVEL: f64 = 17.0;
-/// How far apart numbers of one level are, percent.
-const NUMBER_ROOM: f64 = 5.5;
-const LEVELS: usize = 5;
 /// The graph that stands for processes without rows.
 const GRAPH: f64 = 56.0;
 /// A state as short as this can still be seen, percent.
@@ -44,9 +40,14 @@ pub struct Lane<'a> {
 pub fn lane(lane: &Lane, axis: &Axis) -> Markup {
     let (lines, left_out) = story(lane.recording);
     html! {
-        @if !lane.recording.processes.is_empty() { (picture(lane, axis, &lines)) }
+        @if !lane.recording.processes.is_empty() { (picture(lane, axis, &numbers(&lines, axis)).0) }
         (told(&lines, left_out))
     }
+}
+
+/// The picture for where there is no story: signals have their names.
+pub fn named(lane: &Lane, axis: &Axis) -> (Markup, f64) {
+    picture(lane, axis, &words(&story(lane.recording).0, axis))
 }
 
 /// The numbered lines.
@@ -67,11 +68,10 @@ fn told(lines: &[Line], left_out: usize) -> Markup {
     }
 }
 
-/// The SVG alone.
-fn picture(lane: &Lane, axis: &Axis, lines: &[Line]) -> Markup {
+/// The SVG alone, and its height.
+fn picture(lane: &Lane, axis: &Axis, marks: &[Mark]) -> (Markup, f64) {
     let (rows, others) = rows(lane.recording, lane.now);
-    let numbers = numbers(lines, axis);
-    let levels = numbers.iter().map(|(_, _, level)| level + 1).max().unwrap_or(1);
+    let levels = marks.iter().map(|mark| mark.level + 1).max().unwrap_or(1);
     let top = levels as f64 * LEVEL + 4.0;
     let graph = if others.is_empty() { 0.0 } else { GRAPH };
     let bottom = top + rows.len() as f64 * ROW + graph;
@@ -84,7 +84,7 @@ fn picture(lane: &Lane, axis: &Axis, lines: &[Line]) -> Markup {
         lane.recording.processes.len(),
         duration(lane.now.max(lane.recording.length))
     );
-    html! {
+    let drawn = html! {
         svg.lane width="100%" height=(height) role=(if lane.is_live { "group" } else { "img" }) aria-label=(summary) {
             @for (from, to) in &axis.breaks {
                 (axis_break(axis.place(*from), axis.place(*to), top, bottom, *to - *from))
@@ -102,14 +102,13 @@ fn picture(lane: &Lane, axis: &Axis, lines: &[Line]) -> Markup {
             @if !others.is_empty() {
                 (crowd(&others, lane.now, axis, top + rows.len() as f64 * ROW))
             }
-            @for (line, place, level) in &numbers {
-                (number(line, *place, *level))
-            }
+            @for mark in marks { (mark.drawn) }
         }
-    }
+    };
+    (drawn, height)
 }
 
-fn percent(place: f64) -> String {
+pub fn percent(place: f64) -> String {
     format!("{place}%")
 }
 
@@ -224,39 +223,6 @@ fn arrow(event: &Event, axis: &Axis, places: &HashMap<i32, f64>, top: f64) -> Ma
             } @else {
                 path.head.(class) d=(if down > 0.0 { "M0 3L-4.5-5H4.5Z" } else { "M0-3L-4.5 5H4.5Z" }) {}
             }
-        }
-    }
-}
-
-/// Each line's place, and the level on which its number does not lie over another.
-fn numbers<'a, 'b>(lines: &'a [Line<'b>], axis: &Axis) -> Vec<(&'a Line<'b>, f64, usize)> {
-    let mut ends = [f64::MIN; LEVELS];
-    let mut placed = Vec::new();
-    for line in lines {
-        let place = axis.place(line.event.at).clamp(2.5, 97.5);
-        let free = ends.iter().position(|end| place - end >= NUMBER_ROOM);
-        // Where all levels are full, the one that has waited longest is moved to the right.
-        let level =
-            free.unwrap_or_else(|| (0..LEVELS).min_by(|one, other| ends[*one].total_cmp(&ends[*other])).unwrap_or(0));
-        let place = place.max(ends[level] + NUMBER_ROOM).min(97.5);
-        ends[level] = place;
-        placed.push((line, (place * 100.0).round() / 100.0, level));
-    }
-    placed
-}
-
-fn number(line: &Line, place: f64, level: usize) -> Markup {
-    let y = level as f64 * LEVEL + LEVEL / 2.0;
-    let class = match line.event.kind {
-        Kind::SignalSent | Kind::SignalForwarded | Kind::SignalIgnored => "signal",
-        Kind::Phase => "phase",
-        _ => "plain",
-    };
-    html! {
-        g.number.(class) {
-            title { (line.text) }
-            circle cx=(percent(place)) cy=(y) r="7.5" {}
-            text x=(percent(place)) y=(y + 3.5) text-anchor="middle" { (line.number) }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Lessons and their runs as HTML: one self-contained page for `--html`, and the same parts for `lab serve`.
 
 mod axis;
+mod drawing;
 mod lane;
+mod marks;
 mod rows;
 mod story;
 mod table;
 mod text;
 
+pub use drawing::svg;
 pub use table::comparison;
 pub use text::{clean, line, markdown};
 
@@ -142,8 +145,8 @@ pub fn after(lesson: &Lesson) -> Markup {
     }
 }
 
-/// All lanes of a lesson on one axis.
-pub fn board(id: &str, views: &[View], is_live: bool) -> Markup {
+/// The axis of a lesson's lanes.
+fn axis(views: &[View]) -> Axis {
     let times = views.iter().flat_map(|view| {
         let lives = view
             .recording
@@ -153,10 +156,20 @@ pub fn board(id: &str, views: &[View], is_live: bool) -> Markup {
         view.recording.events.iter().map(|event| event.at).chain(lives)
     });
     let end = views.iter().map(|view| view.now.max(view.recording.length)).max().unwrap_or(0);
-    let axis = Axis::new(times, end);
+    Axis::new(times, end)
+}
+
+/// Fit for an `id`: what is compared may have any name.
+fn id_of(lesson: &str, alternative: &str) -> String {
+    format!("{lesson}-{}", alternative.replace(|char: char| !char.is_alphanumeric(), "-"))
+}
+
+/// All lanes of a lesson on one axis.
+pub fn board(id: &str, views: &[View], is_live: bool) -> Markup {
+    let axis = axis(views);
     html! {
         @for view in views {
-            @let id = format!("{id}-{}", view.alternative.replace(|char: char| !char.is_alphanumeric(), "-"));
+            @let id = id_of(id, view.alternative);
             article.run id=(id) data-alternative=(view.alternative) aria-labelledby=(format!("{id}-title")) {
                 h4 id=(format!("{id}-title")) { (title(view.alternative)) (status(view.run)) }
                 @if let Some(Outcome::Ran) | None = view.run.map(|run| &run.outcome) {
@@ -176,18 +189,25 @@ fn title(alternative: &str) -> &str {
 
 /// How a run went, beside its title.
 fn status(run: Option<&Run>) -> Markup {
-    let Some(run) = run else { return html! { span.status { "running" } } };
+    let differs = run.is_some_and(|run| !run.observations.iter().all(|observation| observation.agrees));
+    html! { @for words in summary(run) { span.status.differs[differs] { (words) } } }
+}
+
+/// The same in words. A mark stands where something is not as expected: colour is never the only sign.
+fn summary(run: Option<&Run>) -> Vec<String> {
+    let Some(run) = run else { return vec!["running".into()] };
     let differ = run.observations.iter().filter(|observation| !observation.agrees).count();
-    html! {
-        @match (&run.outcome, run.exit_status) {
-            (Outcome::Ran, Some(status)) => span.status { "exit status " (status) },
-            (Outcome::Ran, None) => {},
-            (Outcome::NotInstalled(how), _) => span.status { "not installed; to get it: " code { (how) } },
-            (Outcome::NotApplicable(why), _) => span.status { "not run: " (why) },
-            (Outcome::Failed(why), _) => span.status.differs { "⚠ could not be run: " (clean(why)) },
-        }
-        @if differ > 0 { span.status.differs { "⚠ " (differ) " not as expected" } }
+    let mut words = match (&run.outcome, run.exit_status) {
+        (Outcome::Ran, Some(status)) => vec![format!("exit status {status}")],
+        (Outcome::Ran, None) => vec![],
+        (Outcome::NotInstalled(how), _) => vec![format!("not installed; to get it: {}", clean(how))],
+        (Outcome::NotApplicable(why), _) => vec![format!("not run: {}", clean(why))],
+        (Outcome::Failed(why), _) => vec![format!("⚠ could not be run: {}", clean(why))],
+    };
+    if differ > 0 {
+        words.push(format!("⚠ {differ} not as expected"));
     }
+    words
 }
 
 /// Where the picture comes from.
