@@ -11,6 +11,7 @@ pub mod container;
 pub mod controls;
 mod daemons;
 mod engine;
+pub mod exercise;
 mod experiments;
 mod folder;
 pub mod interrupt;
