@@ -12,16 +12,18 @@ use crate::{
         exercise::{self, Exercise},
         interrupt::Interrupt,
         lesson::{self, Lesson},
-        plain,
+        page, plain,
         recording::{NoWatcher, Outcome, Run},
+        serve,
     },
 };
 use argh::{ArgsInfo, FromArgs};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     io::{BufRead, IsTerminal},
+    net::SocketAddr,
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::Duration,
@@ -37,7 +39,7 @@ const DIFFERS: u8 = 3;
 #[argh(
     subcommand,
     name = "lab",
-    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab exercise tail-f\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
+    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes --html lab.html\ninception lab serve\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab exercise tail-f\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
     error_code(0, "everything was as the lesson expects"),
     error_code(1, "a lesson could not be run"),
     error_code(2, "a bad command line"),
@@ -57,13 +59,25 @@ pub struct LabCommand {
     /// seconds that a stop waits for the program (default: 3)
     #[argh(option)]
     grace: Option<f64>,
+    /// also write the lessons, with pictures of their runs, as one page into this file
+    #[argh(option)]
+    html: Option<PathBuf>,
+    /// also write the pictures of the runs alone, as SVG, into this file
+    #[argh(option)]
+    svg: Option<PathBuf>,
+    /// serve: the address to listen on (default: 127.0.0.1:8484); one that others can reach needs --token
+    #[argh(option)]
+    listen: Option<SocketAddr>,
+    /// serve: let in only who has the token in the printed address
+    #[argh(switch)]
+    token: bool,
     /// only under none, sh, tini, dumb-init, catatonit or inception-init; repeatable
     #[argh(option)]
     alternative: Vec<String>,
     /// which hint an exercise that is not solved gives (default: 1, a nudge; the last one is the solution)
     #[argh(option)]
     hint: Option<usize>,
-    /// a lesson's number or name, all, exercise [NAME], or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it
+    /// a lesson's number or name, all, exercise [NAME], or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it; or serve: the lessons as a web page
     #[argh(positional, arg_name = "lesson")]
     words: Vec<String>,
 }
@@ -71,9 +85,14 @@ pub struct LabCommand {
 impl LabCommand {
     /// Its exit code.
     pub fn run(self, globals: &Globals) -> Result<u8> {
+        let is_served = self.words.first().is_some_and(|word| word == "serve");
+        if !is_served && (self.listen.is_some() || self.token) {
+            return Err(Error::invalid("--listen and --token belong to `inception lab serve`"));
+        }
         let lessons = match self.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => return list().map(|()| 0),
             ["check", ..] => return self.check(globals),
+            ["serve"] => return self.serve(),
             ["exercise"] => return exercises().map(|()| 0),
             ["exercise", name] => return self.exercise(name),
             ["all"] => lesson::all().iter().collect(),
@@ -98,6 +117,20 @@ impl LabCommand {
         let is_sensible = (0.5..=60.0).contains(&seconds);
         let grace = Duration::try_from_secs_f64(seconds).ok().filter(|_| is_sensible);
         grace.ok_or_else(|| Error::Invalid(format!("--grace {seconds}: it is 0.5 to 60 seconds")))
+    }
+
+    /// `lab serve`: until a signal ends it, which is how it is meant to end.
+    fn serve(&self) -> Result<u8> {
+        if self.json || self.html.is_some() || self.svg.is_some() || !self.alternative.is_empty() {
+            return Err(Error::invalid(
+                "`inception lab serve` takes --listen, --token and --grace: the rest is chosen on its page",
+            ));
+        }
+        let (listen, token) = (self.listen.unwrap_or(serve::ADDRESS), self.token);
+        let interrupt = Interrupt::catch()?;
+        let ready = |link: &str| output::print(&format!("The lessons are at {link}\nCtrl-C ends them.\n"));
+        serve::serve(&serve::Options { listen, token, grace: self.read_grace()? }, &interrupt, ready)?;
+        Ok(interrupt.signal().map_or(0, |signal| 128 + signal as u8))
     }
 
     /// `lab check IMAGE`, `lab check -- COMMAND`
@@ -194,6 +227,12 @@ impl LabCommand {
         }
         if !self.json && seen.len() > 1 {
             output::print(&plain::summary(&seen))?;
+        }
+        if let Some(file) = &self.html {
+            std::fs::write(file, page::page(&seen)).at("write", file)?;
+        }
+        if let Some(file) = &self.svg {
+            std::fs::write(file, page::svg(&seen)).at("write", file)?;
         }
         Ok(seen.iter().flat_map(|(_, runs)| runs).map(verdict).max().unwrap_or(0))
     }

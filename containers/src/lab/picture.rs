@@ -191,9 +191,10 @@ impl<'a> Picture<'a> {
         let by_the_kernel = signal == libc::SIGKILL
             && self.process(by).is_some_and(|sender| sender.parent == LAB && sender.end.is_some());
         let kind = match ignored {
-            true => Kind::SignalIgnored,
-            false if by != to && signal != libc::SIGKILL && self.got.contains(&(by, signal)) => Kind::SignalForwarded,
-            false => Kind::SignalSent,
+            // Nobody has to take SIGCONT: who was stopped goes on when it is sent.
+            true if signal != libc::SIGCONT => Kind::SignalIgnored,
+            _ if by != to && signal != libc::SIGKILL && self.got.contains(&(by, signal)) => Kind::SignalForwarded,
+            _ => Kind::SignalSent,
         };
         if by != to {
             self.got.insert((to, signal));
