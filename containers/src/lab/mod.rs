@@ -19,6 +19,7 @@ mod processes;
 pub mod recording;
 pub mod signals;
 mod stage;
+pub mod terminal;
 mod trace_line;
 mod tracer;
 
