@@ -19,6 +19,7 @@ mod ps;
 mod run;
 mod run_options;
 mod session;
+mod top;
 mod up;
 mod volumes;
 
@@ -95,6 +96,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Volume(volumes::Volume),
     Network(networks::Network),
+    Top(top::Top),
     Lab(lab::LabCommand),
     Completion(completion::Completion),
 }
@@ -158,6 +160,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Inspect(inspect) => inspect.run(&globals),
         Command::Volume(volume) => volume.run(&globals),
         Command::Network(network) => network.run(&globals),
+        Command::Top(top) => top.run(&globals),
         Command::Lab(lab) => lab.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }

@@ -22,6 +22,7 @@ mod stage;
 pub mod terminal;
 mod trace_line;
 mod tracer;
+pub mod watch;
 
 use crate::error::{Error, Result};
 use alternative::Alternative;

@@ -2,7 +2,7 @@
 
 use super::tree::named;
 use crate::lab::{
-    recording::{Event, Kind, Recording},
+    recording::{Event, Kind, LAB, Recording},
     signals,
 };
 
@@ -11,20 +11,23 @@ use crate::lab::{
 pub struct Line {
     pub at: u64,
     pub kind: Kind,
+    /// The process that it is about (outside pid).
+    pub pid: Option<i32>,
     /// `→ SIGTERM: lab to sh[1]`; the time is not in it.
     pub text: String,
 }
 
-/// The last `count` events up to `at`.
-pub fn lines(recording: &Recording, at: u64, count: usize) -> Vec<Line> {
+/// The last `count` events up to `at`. `outside` is who acts from outside the recording: the lab, the engine.
+pub fn lines(recording: &Recording, at: u64, count: usize, outside: &str) -> Vec<Line> {
     let end = recording.events.partition_point(|event| event.at <= at);
-    recording.events[end.saturating_sub(count)..end].iter().map(|event| line(recording, event)).collect()
+    recording.events[end.saturating_sub(count)..end].iter().map(|event| line(recording, event, outside)).collect()
 }
 
 /// One event in words.
-pub fn line(recording: &Recording, event: &Event) -> Line {
-    let who = named(recording, event.pid);
-    let whom = event.other.map(|other| named(recording, other)).unwrap_or_default();
+fn line(recording: &Recording, event: &Event, outside: &str) -> Line {
+    let name = |pid| if pid == LAB { outside.to_owned() } else { named(recording, pid) };
+    let who = name(event.pid);
+    let whom = event.other.map(name).unwrap_or_default();
     let rest = &event.text;
     let by_the_kernel = rest.contains("from the kernel");
     let signal = event.signal.map(signals::name).unwrap_or_default();
@@ -32,6 +35,7 @@ pub fn line(recording: &Recording, event: &Event) -> Line {
         Kind::SignalSent | Kind::SignalIgnored if by_the_kernel => {
             format!("→ {signal}: kernel to {whom}, PID 1 has ended")
         }
+        Kind::Fork if event.pid == LAB => format!("+ {who} starts {whom}"),
         Kind::Fork => format!("+ {who} forks {whom}"),
         Kind::Exec => format!("» {who} {rest}"),
         Kind::Exit => format!("✗ {who} {}", ended(recording, event)),
@@ -46,7 +50,7 @@ pub fn line(recording: &Recording, event: &Event) -> Line {
         Kind::Output => format!("> {who}: {rest}"),
         Kind::Note => format!("i {rest}"),
     };
-    Line { at: event.at, kind: event.kind, text }
+    Line { at: event.at, kind: event.kind, pid: if event.pid == LAB { event.other } else { Some(event.pid) }, text }
 }
 
 /// How it ended is at times known only a little later, by who waited for it.
@@ -72,7 +76,6 @@ pub fn time(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::recording::LAB;
 
     #[test]
     fn an_ignored_signal_says_so() {
@@ -86,9 +89,9 @@ mod tests {
             ],
             ..Recording::default()
         };
-        let text: Vec<String> = lines(&recording, 5, 10).into_iter().map(|line| line.text).collect();
+        let text: Vec<String> = lines(&recording, 5, 10, "lab").into_iter().map(|line| line.text).collect();
         assert_eq!(text, ["# stop", "⊘ SIGTERM IGNORED: lab to pid 7"]);
-        assert_eq!(lines(&recording, 9, 1)[0].text, "→ SIGTERM: lab to pid 7");
+        assert_eq!(lines(&recording, 9, 1, "lab")[0].text, "→ SIGTERM: lab to pid 7");
         assert_eq!([900, 1_500_000, 3_723_000_000].map(time), ["0.9 ms", "1.500 s", "1:02:03"]);
     }
 }

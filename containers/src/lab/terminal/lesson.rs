@@ -5,7 +5,7 @@ use super::{
     lane,
     player::Player,
     screen::{Input, Screen},
-    tree,
+    tree::{self, Show},
 };
 use crate::{
     error::{Error, Result},
@@ -231,8 +231,8 @@ impl Lane {
         Panel {
             title: format!("{}  {source}", self.name),
             about,
-            tree: tree::lines(&self.recording, at, with_gone),
-            events: lane::lines(&self.recording, at, usize::from(height)),
+            tree: tree::lines(&self.recording, at, Show { gone: with_gone, fold: true, of: &|_| true }),
+            events: lane::lines(&self.recording, at, usize::from(height), "lab"),
         }
     }
 }

@@ -9,4 +9,5 @@ pub mod lesson;
 pub mod player;
 pub mod screen;
 mod theme;
+pub mod top;
 pub mod tree;

@@ -46,7 +46,7 @@ impl Player {
     }
 
     /// The newest that there is.
-    pub fn to_edge(&mut self, edge: u64) {
+    pub fn jump(&mut self, edge: u64) {
         self.at = edge;
     }
 

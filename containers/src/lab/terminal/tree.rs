@@ -39,6 +39,8 @@ impl Look {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     pub look: Look,
+    /// Outside; none where the line is no process.
+    pub pid: Option<i32>,
     /// `└─sleep[7] 31207`: the name, the pid inside, the pid outside.
     pub name: String,
     /// `ZOMBIE exit 0, adopted: was sh[3]'s`
@@ -50,7 +52,7 @@ pub struct Line {
 impl Line {
     pub fn heading(text: impl Into<String>, words: impl Into<String>) -> Line {
         let words = words.into();
-        Line { look: Look::Heading, name: text.into(), brief: words.clone(), words }
+        Line { look: Look::Heading, pid: None, name: text.into(), brief: words.clone(), words }
     }
 }
 
@@ -64,22 +66,35 @@ pub fn named(recording: &Recording, pid: i32) -> String {
     }
 }
 
-/// The tree at `at`. Who is gone is left out, but for a PID 1 and for who was killed; `with_gone` shows all.
-pub fn lines(recording: &Recording, at: u64, with_gone: bool) -> Vec<Line> {
+/// What of a recording is to be seen.
+#[derive(Clone, Copy)]
+pub struct Show<'a> {
+    /// All who are gone; without it a PID 1 and who was killed.
+    pub gone: bool,
+    /// Of many siblings that look the same only some, and a count.
+    pub fold: bool,
+    /// Whose processes; by their outside pids.
+    pub of: &'a dyn Fn(i32) -> bool,
+}
+
+/// The tree at `at`.
+pub fn lines(recording: &Recording, at: u64, show: Show) -> Vec<Line> {
     let killed = killed(recording, at);
     let is_shown = |process: &&Process| match process.state(at) {
         None => false,
-        Some(State::Gone) => with_gone || process.parent == LAB || killed.contains_key(&process.pid),
+        Some(State::Gone) => show.gone || process.inner == Some(1) || killed.contains_key(&process.pid),
         Some(_) => true,
     };
-    let shown: Vec<&Process> = recording.processes.iter().filter(is_shown).collect();
+    let shown: Vec<&Process> =
+        recording.processes.iter().filter(|process| (show.of)(process.pid)).filter(is_shown).collect();
     let pids: HashSet<i32> = shown.iter().map(|process| process.pid).collect();
     let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
     for process in &shown {
         let parent = Some(process.parent_at(at)).filter(|parent| pids.contains(parent)).unwrap_or(LAB);
         children.entry(parent).or_default().push(process);
     }
-    let mut tree = Tree { recording, at, killed, children, lines: Vec::new() };
+    let alike = if show.fold { ALIKE } else { usize::MAX };
+    let mut tree = Tree { recording, at, killed, children, alike, lines: Vec::new() };
     tree.below(LAB, "", true);
     tree.lines
 }
@@ -116,6 +131,7 @@ struct Tree<'a> {
     at: u64,
     killed: HashMap<i32, i32>,
     children: HashMap<i32, Vec<&'a Process>>,
+    alike: usize,
     lines: Vec<Line>,
 }
 
@@ -128,7 +144,7 @@ impl Tree<'_> {
         for process in siblings {
             let of_its_kind = count.entry((process.name.clone(), self.look(process))).or_default();
             *of_its_kind += 1;
-            if *of_its_kind <= ALIKE || self.children.contains_key(&process.pid) {
+            if *of_its_kind <= self.alike || self.children.contains_key(&process.pid) {
                 kept.push((process, 0));
             } else if let Some((_, more)) = kept.iter_mut().rev().find(|(last, _)| {
                 last.name == process.name
@@ -151,7 +167,7 @@ impl Tree<'_> {
             let look = self.look(process);
             let name = format!("{stem}{branch}{} {}", named(self.recording, process.pid), process.pid);
             let (words, brief) = self.words(process);
-            self.lines.push(Line { look, name, words, brief });
+            self.lines.push(Line { look, pid: Some(process.pid), name, words, brief });
             let pass = match (is_top, is_last) {
                 (true, _) => "",
                 (_, true) => "  ",
@@ -174,7 +190,7 @@ impl Tree<'_> {
                     Look::Alive | Look::Heading => "",
                 };
                 let name = format!("{stem}{branch}… {more} more {}{kind}", process.name);
-                self.lines.push(Line { look, name, words: String::new(), brief: String::new() });
+                self.lines.push(Line { look, pid: None, name, words: String::new(), brief: String::new() });
             }
         }
     }
@@ -247,7 +263,7 @@ mod tests {
 
     fn shown(recording: &Recording, at: u64, with_gone: bool) -> Vec<String> {
         let text = |line: &Line| format!("{} {} {}", line.look.mark(), line.name, line.words).trim_end().to_owned();
-        lines(recording, at, with_gone).iter().map(text).collect()
+        lines(recording, at, Show { gone: with_gone, fold: true, of: &|_| true }).iter().map(text).collect()
     }
 
     /// sh forks a worker, the worker a sleep; the worker ends, the sleep is sh's, ends, is a zombie, is reaped.
