@@ -1,8 +1,9 @@
-//! `inception`: builds images and runs containers. One program, four duties: the commands (`cli`), the daemon
-//! that serves the Docker Engine API (`api`, `engine`), a shim for each container (`shim`), and the network helper
-//! (`network::helper`).
+//! `inception`: builds images and runs containers. Three duties: the commands (`cli`), the daemon that
+//! serves the Docker Engine API (`api`, `engine`) and drives a shim for each container (`shim`; the program is the
+//! package inception-shim), and the network helper (`network::helper`).
 
 mod api;
+mod beside;
 mod build;
 mod cli;
 mod compose;

@@ -47,7 +47,7 @@ pub fn measure(report: &mut Report) {
     report.line(&format!("| daemon | {} | {} | none needed |", pss(daemon), pss(docker.pid()) + containerd));
     report.line(&format!(
         "| shim, one a container | {} | {} | {} |",
-        shim(&ours_all, "inception shim"),
+        shim(&ours_all, "inception-shim"),
         shim(&docker_all, "containerd-shim"),
         shim(&podman_all, "conmon")
     ));

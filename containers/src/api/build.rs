@@ -9,7 +9,6 @@ use crate::{
         compression::decompress,
         unpack::{Options, unpack},
     },
-    sys::release_memory,
 };
 use axum::{
     Json, Router,
@@ -59,7 +58,6 @@ async fn build_image(
             let _ = sender.send(Progress::from(&failure)).await;
         }
         drop(sender);
-        release_memory();
         let path = context.path().to_owned();
         if let Err(error) = blocking(move || context.close().at("remove", &path)).await {
             log::warn!("{error}");

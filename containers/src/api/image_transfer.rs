@@ -9,7 +9,6 @@ use crate::{
     engine::Engine,
     error::{Error, Result},
     image::{name::Name, registry},
-    sys::release_memory,
 };
 use axum::{
     body::Body,
@@ -40,7 +39,6 @@ pub async fn load(State(engine): State<Arc<Engine>>, body: Body) -> Response {
             }
             Err(error) => lines.fail(&error),
         }
-        release_memory();
     });
     response
 }
@@ -63,7 +61,6 @@ pub async fn save(engine: Arc<Engine>, names: Vec<String>) -> Result<Response> {
         }
         writer.finish(result);
         drop(save);
-        release_memory();
     });
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response())
 }
@@ -109,7 +106,6 @@ pub async fn create(
             Ok(id) => drop(lines.send(&json!({ "status": id }))),
             Err(error) => lines.fail(&error),
         }
-        release_memory();
     });
     Ok(response)
 }
@@ -144,7 +140,6 @@ async fn pull(engine: Arc<Engine>, name: Name) -> Result<Response> {
                 }
             }
         }
-        release_memory();
     });
     match beginning.await {
         Ok(Err(error)) => Err(error),
@@ -164,7 +159,6 @@ pub async fn push(engine: Arc<Engine>, name: Name) -> Result<Response> {
             Ok(()) => tell(&engine, "push", &id, &name.tagged()),
             Err(error) => lines.fail(&error),
         }
-        release_memory();
     });
     Ok(response)
 }

@@ -14,6 +14,7 @@ mod networks;
 pub mod stream;
 mod system;
 mod top;
+mod unread;
 mod volumes;
 
 use crate::{
@@ -55,11 +56,12 @@ pub fn router(engine: Arc<Engine>) -> Router {
 pub fn service(
     engine: Arc<Engine>,
 ) -> Shared<impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone> {
-    let router = router(engine);
+    let router = router(Arc::clone(&engine));
     Shared::new(service_fn(move |request: Request| {
+        engine.activity.stir();
         let router = router.clone();
         async move {
-            match strip_version(request) {
+            match strip_version(request.map(unread::read_to_its_end)) {
                 Ok(request) => router.oneshot(request).await,
                 Err(refusal) => Ok(refusal),
             }

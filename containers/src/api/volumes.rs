@@ -1,10 +1,7 @@
 //! Routes: volumes.
 
 use super::{blocking, filters::Filters};
-use crate::{
-    engine::{Engine, events},
-    error::Result,
-};
+use crate::{engine::Engine, error::Result};
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
@@ -13,7 +10,7 @@ use axum::{
 };
 use bollard_stubs::models;
 use serde::Deserialize;
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
@@ -50,9 +47,7 @@ async fn create(
     State(engine): State<Arc<Engine>>,
     Json(request): Json<models::VolumeCreateRequest>,
 ) -> Result<(StatusCode, Json<models::Volume>)> {
-    let inner = Arc::clone(&engine);
-    let volume = blocking(move || inner.volumes.create(request)).await?;
-    tell(&engine, "create", &volume.name);
+    let volume = blocking(move || engine.volumes.create(request)).await?;
     Ok((StatusCode::CREATED, Json(volume)))
 }
 
@@ -72,9 +67,7 @@ async fn remove(
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode> {
     let used = engine.containers.volumes_in_use();
-    let (inner, removed) = (Arc::clone(&engine), name.clone());
-    blocking(move || inner.volumes.remove(&removed, query.force, &used)).await?;
-    tell(&engine, "destroy", &name);
+    blocking(move || engine.volumes.remove(&name, query.force, &used)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -86,25 +79,16 @@ async fn prune(
     let filters = Filters::parse(query.filters.as_deref(), &["all", "label", "label!"])?;
     let all = filters.flag("all")?.unwrap_or(false);
     let used = engine.containers.volumes_in_use();
-    let inner = Arc::clone(&engine);
     let deleted = blocking(move || {
         let mut deleted = Vec::new();
-        for volume in inner.volumes.list()? {
-            let wanted = (all || inner.volumes.is_anonymous(&volume.name)) && filters.labels(&volume.labels);
-            if wanted && inner.volumes.remove(&volume.name, false, &used).is_ok() {
+        for volume in engine.volumes.list()? {
+            let wanted = (all || engine.volumes.is_anonymous(&volume.name)) && filters.labels(&volume.labels);
+            if wanted && engine.volumes.remove(&volume.name, false, &used).is_ok() {
                 deleted.push(volume.name);
             }
         }
         Ok(deleted)
     })
     .await?;
-    for name in &deleted {
-        tell(&engine, "destroy", name);
-    }
     Ok(Json(models::VolumePruneResponse { volumes_deleted: Some(deleted), space_reclaimed: Some(0) }))
-}
-
-fn tell(engine: &Engine, action: &str, name: &str) {
-    let attributes = HashMap::from([("driver".to_string(), "local".to_string())]);
-    engine.events.emit(events::Kind::VOLUME, action, name, attributes);
 }

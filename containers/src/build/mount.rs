@@ -5,7 +5,7 @@ use crate::{
     cli::DEEP_STACK,
     error::{Context, Error, Result},
     image::{Image, Store},
-    shim::{Overlay, mount_overlay},
+    shim::Overlay,
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -29,7 +29,7 @@ pub fn with_overlays<T: Send>(overlays: &[&Overlay], work: impl FnOnce() -> Resu
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
                 .doing("keep mounts from the host")?;
             for overlay in overlays {
-                mount_overlay(overlay)?;
+                overlay.mount().at("mount the overlay on", &overlay.merged)?;
             }
             let result = work();
             for overlay in overlays.iter().rev() {

@@ -2,7 +2,7 @@
 
 use super::{Globals, block_on, connect::DEFAULT_SOCKET};
 use crate::{
-    api,
+    api, beside,
     engine::{Engine, config::Config},
     error::{Context, Error, Result},
 };
@@ -194,15 +194,9 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// The static init: `$INCEPTION_INIT`, beside this program, or where `make` builds it.
+/// The static init: `$INCEPTION_INIT`, else the one beside this program.
 pub fn find_init() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("INCEPTION_INIT") {
-        return Some(path.into());
-    }
-    let program = std::env::current_exe().ok()?;
-    let folder = program.parent()?;
-    // target/release/inception is beside a dynamic inception-init of cargo's; the static one is in target/init.
-    [folder.join("../init/inception-init"), folder.join("inception-init")].into_iter().find(|path| path.is_file())
+    std::env::var_os("INCEPTION_INIT").map(PathBuf::from).or_else(|| beside::find("inception-init"))
 }
 
 /// Starts the same command without `--detach` in a session of its own and waits for its socket.
@@ -263,6 +257,7 @@ async fn serve(config: Config) -> Result<()> {
     let server = axum::serve(listener, api::service(Arc::clone(&engine)));
     tokio::select! {
         ended = server => ended.doing("serve the API")?,
+        () = engine.shrink_when_idle() => {}
         _ = terminate.recv() => log::info!("SIGTERM: ending; the containers go on"),
         _ = interrupt.recv() => log::info!("SIGINT: ending; the containers go on"),
     }

@@ -1,11 +1,13 @@
 //! `inception lab`: the lessons, on a terminal's screen, in plain lines or JSON.
 
-use super::{Globals, output};
+use super::{Globals, connect::connect, output};
 use crate::{
     error::{Context, Error, Result},
     lab::{
         self, Lab,
         alternative::Alternative,
+        check::Subject,
+        container::{Engine, Image},
         controls::Controls,
         interrupt::Interrupt,
         lesson::{self, Lesson},
@@ -19,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     io::{BufRead, IsTerminal},
     os::fd::AsFd,
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,7 +35,7 @@ const DIFFERS: u8 = 3;
 #[argh(
     subcommand,
     name = "lab",
-    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
+    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
     error_code(0, "everything was as the lesson expects"),
     error_code(1, "a lesson could not be run"),
     error_code(2, "a bad command line"),
@@ -58,7 +61,7 @@ pub struct LabCommand {
     /// only under none, sh, tini, dumb-init, catatonit or inception-init; repeatable
     #[argh(option)]
     alternative: Vec<String>,
-    /// a lesson's number or name, all, or check -- COMMAND: what the command does wrong as PID 1, and how to mend it
+    /// a lesson's number or name, all, or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it
     #[argh(positional, arg_name = "lesson")]
     words: Vec<String>,
 }
@@ -93,12 +96,26 @@ impl LabCommand {
         grace.ok_or_else(|| Error::Invalid(format!("--grace {seconds}: it is 0.5 to 60 seconds")))
     }
 
-    /// `lab check -- COMMAND`
+    /// `lab check IMAGE`, `lab check -- COMMAND`
     fn check(&self, globals: &Globals) -> Result<u8> {
-        let command = &self.words[1..];
-        if command.is_empty() || globals.before_dashes != Some(1) {
-            return Err(Error::invalid("write it as `inception lab check -- COMMAND`"));
-        }
+        let subject = match (&self.words[1..], globals.before_dashes) {
+            (words @ [_, ..], Some(1)) => Subject::Command {
+                words: words.to_vec(),
+                folder: std::env::current_dir().doing("find the current folder")?,
+                variables: std::env::vars_os().collect(),
+            },
+            ([image], None) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = Arc::new(runtime.doing("start the async runtime")?);
+                let docker = runtime.block_on(connect(globals))?;
+                Subject::Image(Image { engine: Engine { docker, runtime }, name: image.clone() })
+            }
+            _ => {
+                return Err(Error::invalid(
+                    "write it as `inception lab check IMAGE` or `inception lab check -- COMMAND`",
+                ));
+            }
+        };
         let interrupt = Interrupt::catch()?;
         let lab = Lab {
             grace: self.read_grace()?,
@@ -106,8 +123,7 @@ impl LabCommand {
             interrupt: interrupt.clone(),
             controls: &Controls::default(),
         };
-        let folder = std::env::current_dir().doing("find the current folder")?;
-        let report = lab.check(command, folder, std::env::vars_os().collect());
+        let report = lab.check(&subject);
         if let Some(signal) = interrupt.signal() {
             return Ok(128 + signal as u8);
         }

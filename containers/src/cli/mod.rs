@@ -28,7 +28,7 @@ pub use daemon::{DEEP_STACK, find_init, find_program};
 use crate::{
     compose::load,
     error::{Context, Error, Result},
-    network, shim,
+    network,
 };
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use run::not_run;
@@ -113,9 +113,8 @@ pub struct Globals {
 
 /// Runs the command that `args` (the program's name first) asks for; its exit code.
 pub fn run(args: Vec<OsString>) -> Result<u8> {
-    // The two internal processes come first: they must stay small, and nobody types their names.
+    // The internal process comes first: it must stay small, and nobody types its name.
     match args.get(1).and_then(|arg| arg.to_str()) {
-        Some("shim") => return shim::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
         Some("network-helper") => return network::helper::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
         Some("--version" | "-V" | "version") if args.len() == 2 => {
             println!("inception version {}", env!("CARGO_PKG_VERSION"));

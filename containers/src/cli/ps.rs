@@ -7,11 +7,15 @@ use super::{
     project::{self, Without},
 };
 use crate::{
-    compose::{client, logs},
+    compose::{
+        client::{self, Progress},
+        logs,
+    },
     error::{Error, Result},
 };
 use argh::{ArgsInfo, FromArgs};
 use bollard_stubs::models::ContainerSummary;
+use futures_util::stream;
 
 /// Show the project's containers; outside of a project all containers.
 #[derive(FromArgs, ArgsInfo)]
@@ -126,7 +130,8 @@ impl Logs {
                 no_prefix: self.no_log_prefix,
                 no_color: self.no_color,
             };
-            logs::show(&docker, &targets, &options).await?;
+            let width = targets.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+            logs::show(&docker, stream::iter(targets), width, &options, &Progress::new()).await?;
             Ok(0)
         })
     }

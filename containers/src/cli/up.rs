@@ -13,7 +13,8 @@ use crate::{
 };
 use argh::{ArgsInfo, FromArgs};
 use bollard::Docker;
-use futures_util::future::join_all;
+use futures_util::{future::join_all, stream::poll_fn};
+use tokio::{sync::mpsc, try_join};
 
 /// Build what is missing, and make the project run as its Compose file says. Only what changed is touched. Without
 /// --detach the logs are shown until Ctrl-C, which stops all; a second Ctrl-C kills.
@@ -72,7 +73,7 @@ impl Up {
             let docker = connect(globals).await?;
             let progress = Progress::new();
             let since = logs::now();
-            let options = up::Options {
+            let mut options = up::Options {
                 build: self.build,
                 no_build: self.no_build,
                 force_recreate: self.force_recreate,
@@ -81,6 +82,7 @@ impl Up {
                 remove_orphans: self.remove_orphans,
                 no_start: self.no_start,
                 timeout: self.wait_timeout,
+                started: None,
             };
             if self.detach || self.wait || self.no_start {
                 let ids = up::up(&docker, &project, &self.services, &options, &progress).await?;
@@ -89,19 +91,23 @@ impl Up {
                 }
                 return Ok(0);
             }
-            let work = async {
-                let ids = up::up(&docker, &project, &self.services, &options, &progress).await?;
-                let targets: Vec<(String, String)> = ids.into_iter().collect();
-                let shown = logs::Options { follow: true, since, ..logs::Options::default() };
-                logs::show(&docker, &targets, &shown).await
-            };
+            let (sender, mut started) = mpsc::unbounded_channel();
+            options.started = Some(sender);
+            let (docker, project, progress) = (&docker, &project, &progress);
+            let services = up::select(project, &self.services, self.no_deps)?;
+            let width = services.keys().map(|name| name.len()).max().unwrap_or_default();
+            // It owns the options, and the sender in them: when it ends, no more logs are to come.
+            let raised = async move { up::up(docker, project, &self.services, &options, progress).await.map(drop) };
+            let follow = logs::Options { follow: true, since, ..logs::Options::default() };
+            let targets = poll_fn(move |context| started.poll_recv(context));
+            let work = async { try_join!(raised, logs::show(docker, targets, width, &follow, progress)).map(drop) };
             tokio::select! {
                 result = work => result?,
                 () = interrupted() => {
                     eprintln!("\nstopping (Ctrl-C again kills)");
                     tokio::select! {
-                        result = stop_all(&docker, &project, &progress) => result?,
-                        () = interrupted() => kill_all(&docker, &project).await?,
+                        result = stop_all(docker, project, progress) => result?,
+                        () = interrupted() => kill_all(docker, project).await?,
                     }
                 }
             }

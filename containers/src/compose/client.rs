@@ -146,6 +146,14 @@ impl Progress {
         }
     }
 
+    /// Runs `print`, which writes to the terminal, while nothing is drawn there.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.multi {
+            Some(multi) => multi.suspend(print),
+            None => print(),
+        }
+    }
+
     /// One thing that is worked on.
     pub fn task(&self, what: impl Into<String>) -> Task<'_> {
         let bar = self.multi.as_ref().map(|multi| {

@@ -1,9 +1,9 @@
 //! The logs of several containers, as they come, each line with its service's name in a colour of its own.
 
-use super::client::{bytes_of, failed, steady};
+use super::client::{Progress, bytes_of, failed, steady};
 use crate::error::Result;
 use bollard::{Docker, container::LogOutput, query_parameters::LogsOptionsBuilder};
-use futures_util::{StreamExt, future::try_join_all};
+use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use std::{
     io::{IsTerminal, Write},
     time::{SystemTime, UNIX_EPOCH},
@@ -29,23 +29,36 @@ pub fn now() -> i32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map(|time| time.as_secs() as i32).unwrap_or_default()
 }
 
-/// Shows the logs of `targets` (a name and an id each); with `follow` until all of them have ended for good.
-pub async fn show(docker: &Docker, targets: &[(String, String)], options: &Options) -> Result<()> {
-    let width = targets.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+/// Shows the logs of `targets` (a name and an id each), of each from when it comes; with `follow` until all of them have
+/// ended for good. Names are given the room of `width` columns.
+pub async fn show(
+    docker: &Docker,
+    targets: impl Stream<Item = (String, String)>,
+    width: usize,
+    options: &Options,
+    progress: &Progress,
+) -> Result<()> {
     let coloured = !options.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
-    try_join_all(targets.iter().enumerate().map(|(at, (name, id))| {
-        let prefix = match (options.no_prefix, coloured) {
-            (true, _) => String::new(),
-            (false, true) => format!("\x1b[{}m{name:width$} |\x1b[0m ", COLOURS[at % COLOURS.len()]),
-            (false, false) => format!("{name:width$} | "),
-        };
-        one(docker, id, prefix, options)
-    }))
-    .await
-    .map(|_: Vec<()>| ())
+    let mut targets = std::pin::pin!(targets.enumerate().fuse());
+    let mut shown = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some((at, (name, id))) = targets.next() => {
+                let prefix = match (options.no_prefix, coloured) {
+                    (true, _) => String::new(),
+                    (false, true) => format!("\x1b[{}m{name:width$} |\x1b[0m ", COLOURS[at % COLOURS.len()]),
+                    (false, false) => format!("{name:width$} | "),
+                };
+                shown.push(one(docker, id, prefix, options, progress));
+            }
+            Some(ended) = shown.next() => ended?,
+            else => return Ok(()),
+        }
+    }
 }
 
-async fn one(docker: &Docker, id: &str, prefix: String, options: &Options) -> Result<()> {
+async fn one(docker: &Docker, id: String, prefix: String, options: &Options, progress: &Progress) -> Result<()> {
+    let id = id.as_str();
     let mut since = options.since;
     let mut tail = options.tail.clone().unwrap_or_else(|| "all".into());
     loop {
@@ -66,12 +79,12 @@ async fn one(docker: &Docker, id: &str, prefix: String, options: &Options) -> Re
             part.extend_from_slice(&bytes_of(&chunk));
             while let Some(end) = part.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = part.drain(..=end).collect();
-                print(&prefix, &line)?;
+                progress.aside(|| print(&prefix, &line))?;
             }
         }
         for mut part in parts.into_iter().filter(|part| !part.is_empty()) {
             part.push(b'\n');
-            print(&prefix, &part)?;
+            progress.aside(|| print(&prefix, &part))?;
         }
         if !options.follow {
             return Ok(());

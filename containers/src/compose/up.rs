@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What `up` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +33,8 @@ pub struct Options {
     pub no_start: bool,
     /// Seconds to wait for what is waited for.
     pub timeout: Option<u64>,
+    /// Told of each service's name and container once it runs.
+    pub started: Option<mpsc::UnboundedSender<(String, String)>>,
 }
 
 /// The services asked for and those that they need; all active ones when none is named.
@@ -314,6 +316,10 @@ impl Work<'_> {
     }
 
     fn tell(&self, service: &Service, stage: Stage) {
+        if let (Stage::Started(id, _), Some(started)) = (&stage, &self.options.started) {
+            // Who has stopped listening need not be told.
+            let _ = started.send((service.name.clone(), id.clone()));
+        }
         if let Some(channel) = self.channels.get(service.name.as_str()) {
             channel.send_replace(stage);
         }

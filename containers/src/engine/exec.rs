@@ -133,7 +133,8 @@ impl Engine {
             crate::api::blocking(move || engine.prepare_exec(&session, folder)).await?
         };
         let request = &session.request;
-        let shim = Arc::new(shim::spawn(config, &folder.join(format!("{}.shim", &session.id[..16]))).await?);
+        let shim =
+            Arc::new(shim::spawn(&self.shim, config, &folder.join(format!("{}.shim", &session.id[..16]))).await?);
         session.state().shim = Some(Arc::clone(&shim));
         let stream = if attach {
             let wants = |asked: Option<bool>| asked.unwrap_or(false);

@@ -6,6 +6,7 @@ mod copy_up;
 pub mod events;
 pub mod exec;
 mod health;
+mod idle;
 pub mod spec;
 pub mod step;
 pub mod volumes;
@@ -14,6 +15,7 @@ use crate::{
     error::{Context, Error, Result},
     image,
     network::Networks,
+    shim,
 };
 use std::{
     io::ErrorKind,
@@ -29,7 +31,9 @@ pub struct Engine {
     pub volumes: volumes::Volumes,
     pub containers: containers::Containers,
     pub execs: exec::Execs,
-    pub events: events::Events,
+    pub events: Arc<events::Events>,
+    pub shim: shim::Program,
+    pub activity: idle::Activity,
 }
 
 impl Engine {
@@ -37,13 +41,16 @@ impl Engine {
     pub async fn open(config: config::Config) -> Result<Arc<Engine>> {
         step::sweep(&config).await?;
         let images = Arc::new(image::Store::open(&config.data_root.join("image"))?);
+        let events = Arc::new(events::Events::new());
         let engine = Arc::new(Engine {
             networks: Networks::open(&config).await?,
             images,
-            volumes: volumes::Volumes::open(&config.data_root.join("volumes"))?,
+            volumes: volumes::Volumes::open(&config.data_root.join("volumes"), Arc::clone(&events))?,
             containers: containers::Containers::open(&config.data_root.join("containers"))?,
             execs: exec::Execs::default(),
-            events: events::Events::new(),
+            events,
+            shim: shim::Program::open()?,
+            activity: idle::Activity::default(),
             config,
         });
         engine.recover_containers().await?;

@@ -56,7 +56,7 @@ pub async fn run(
     step.overlay.lower.push(below);
     let host = models::HostConfig::default();
     let config = prepare(engine, &step, &host, &layers, &folder.0)?;
-    let shim = shim::spawn(config, &folder.0.join(SHIM_FILE)).await?;
+    let shim = shim::spawn(&engine.shim, config, &folder.0.join(SHIM_FILE)).await?;
     let result = tokio::select! {
         result = drive(engine, &step, &shim, &folder.0, output) => result,
         () = cancelled => Err(Error::Failed("the client is gone: the build is given up".into())),
@@ -104,13 +104,13 @@ pub async fn sweep(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The process whose command line is `inception shim FILE`.
+/// The process whose command line is `inception-shim FILE`.
 fn shim_of(file: &Path) -> Option<i32> {
-    let wanted = format!("\0shim\0{}\0", file.display());
+    let wanted = format!("inception-shim\0{}\0", file.display());
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let line = fs::read(entry.path().join("cmdline")).ok()?;
-        line.ends_with(wanted.as_bytes()).then_some(pid)
+        (line == wanted.as_bytes()).then_some(pid)
     })
 }
 

@@ -1,5 +1,6 @@
 //! Named and anonymous volumes: `DATA_ROOT/volumes/NAME/`, with the files in `_data` and what is known in volume.json.
 
+use super::events::{Events, Kind};
 use crate::{
     error::{Context, Error, Result},
     image::{layers::write_file, rooted},
@@ -12,12 +13,13 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Every volume of this engine. Blocking; small files only, but for [`Volumes::copy_up`].
 pub struct Volumes {
     root: PathBuf,
+    events: Arc<Events>,
     /// Creation, removal and first use exclude each other.
     lock: Mutex<()>,
 }
@@ -42,10 +44,11 @@ struct Record {
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 
 impl Volumes {
-    pub fn open(root: &Path) -> Result<Volumes> {
+    /// `events` are told of every creation and removal.
+    pub fn open(root: &Path, events: Arc<Events>) -> Result<Volumes> {
         fs::create_dir_all(root).at("create", root)?;
         fs::set_permissions(root, Permissions::from_mode(0o711)).at("set the mode of", root)?;
-        Ok(Volumes { root: root.into(), lock: Mutex::default() })
+        Ok(Volumes { root: root.into(), events, lock: Mutex::default() })
     }
 
     /// Creates the volume, or returns the one that is there. No name: an anonymous one (64 hex digits).
@@ -79,7 +82,13 @@ impl Volumes {
         fs::set_permissions(&folder, Permissions::from_mode(0o711)).at("set the mode of", &folder)?;
         let record = Record { name, created: Utc::now(), labels, options, anonymous, used: false };
         self.save(&record)?;
+        self.tell("create", &record.name);
         Ok(self.model(&record))
+    }
+
+    fn tell(&self, action: &str, name: &str) {
+        let attributes = HashMap::from([("driver".to_string(), "local".to_string())]);
+        self.events.emit(Kind::VOLUME, action, name, attributes);
     }
 
     pub fn get(&self, name: &str) -> Result<models::Volume> {
@@ -115,7 +124,9 @@ impl Volumes {
         // The record first: what is left after a crash is a folder that is no volume.
         let record = folder.join("volume.json");
         fs::remove_file(&record).at("remove", &record)?;
-        fs::remove_dir_all(&folder).at("remove", &folder)
+        fs::remove_dir_all(&folder).at("remove", &folder)?;
+        self.tell("destroy", name);
+        Ok(())
     }
 
     /// Whether `name` was made without a name.

@@ -2,8 +2,9 @@
 
 use super::{
     Lab,
+    container::Image,
     processes::{self, stat},
-    recording::{Kind, LAB, Recording, RunId},
+    recording::{Kind, LAB, Recording, RunId, Source},
     stage::{PATIENCE, Stage, shown},
     tracer::Tracer,
 };
@@ -53,29 +54,45 @@ pub enum Verdict {
     NotApplicable,
 }
 
+/// What is checked.
+pub enum Subject {
+    /// A command, in this folder and with these variables.
+    Command { words: Vec<String>, folder: PathBuf, variables: Vec<(OsString, OsString)> },
+    /// An image's own command, in a container.
+    Image(Image),
+}
+
 impl Lab<'_> {
-    /// Runs the command as PID 1, in this folder and with these variables, and looks at it.
-    pub fn check(&self, command: &[String], folder: PathBuf, variables: Vec<(OsString, OsString)>) -> Result<Report> {
-        self.watched(|tracer| Check { lab: self, command, folder, variables, points: Vec::new() }.run(tracer))
+    /// Runs the subject as PID 1 and looks at it.
+    pub fn check(&self, subject: &Subject) -> Result<Report> {
+        self.watched(|tracer| {
+            let check =
+                Check { lab: self, subject, command: Vec::new(), stop_signal: libc::SIGTERM, points: Vec::new() };
+            check.run(tracer)
+        })
     }
 }
 
 struct Check<'a> {
     lab: &'a Lab<'a>,
-    command: &'a [String],
-    folder: PathBuf,
-    variables: Vec<(OsString, OsString)>,
+    subject: &'a Subject,
+    command: Vec<String>,
+    stop_signal: i32,
     points: Vec<Point>,
 }
 
 impl Check<'_> {
     fn run(mut self, tracer: Option<&Tracer>) -> Result<Report> {
         let id = RunId { lesson: 0, alternative: "check".into() };
-        let mut stage = Stage::on(self.lab, &id, self.folder.clone(), self.variables.clone(), tracer);
-        stage.start(self.command)?;
-        match stage.wait_end(SETTLE)? {
+        let (folder, variables) = match self.subject {
+            Subject::Command { folder, variables, .. } => (folder.clone(), variables.clone()),
+            Subject::Image(_) => Default::default(),
+        };
+        let mut stage = Stage::on(self.lab, &id, folder, variables, tracer);
+        let ended = self.start(&mut stage)?;
+        match ended {
             Some(code @ (126 | 127)) => {
-                let message = format!("`{}` could not be run: it ended with {code}", shown(self.command));
+                let message = format!("`{}` could not be run: it ended with {code}", shown(&self.command));
                 return Err(Error::Runtime { message, code });
             }
             Some(status) => self.ended_by_itself(&stage, status),
@@ -88,7 +105,26 @@ impl Check<'_> {
         }
         let (_, recording) = stage.finish()?;
         let wrong = self.points.iter().filter(|point| point.verdict == Verdict::Wrong).count();
-        Ok(Report { command: shown(self.command), points: self.points, wrong, recording })
+        Ok(Report { command: shown(&self.command), points: self.points, wrong, recording })
+    }
+
+    /// Starts the subject and gives it time to settle; its status where it ended by itself.
+    fn start(&mut self, stage: &mut Stage) -> Result<Option<i32>> {
+        match self.subject {
+            Subject::Command { words, .. } => {
+                self.command.clone_from(words);
+                stage.start(words)?;
+            }
+            Subject::Image(image) => {
+                let started = image.start()?;
+                (self.command, self.stop_signal) = (started.words, started.stop_signal);
+                match started.child {
+                    Some(child) => stage.take(child, &self.command)?,
+                    None => return Ok(Some(started.exit_code)),
+                }
+            }
+        }
+        stage.wait_end(SETTLE)
     }
 
     fn point(&mut self, name: &'static str, lesson: u32, measured: String, wrong: bool, remedy: &str) {
@@ -110,7 +146,7 @@ impl Check<'_> {
     /// `CMD ["./app", "-x"]`; of `sh -c 'one command'` that command.
     fn exec_form(&self) -> String {
         // An init that is there already is replaced.
-        let command = match self.command {
+        let command = match &self.command[..] {
             [init, dashes, rest @ ..] if WRAPPERS[5..].contains(&base(init)) && dashes == "--" => rest,
             command => command,
         };
@@ -178,10 +214,10 @@ impl Check<'_> {
             return Ok(());
         }
         let root = stage.root();
-        let no_handler = processes::drops(root, libc::SIGTERM);
+        let no_handler = processes::drops(root, self.stop_signal);
         let is_alive = |pid: &i32| stat(*pid).is_some_and(|stat| stat.state != 'Z');
         let has_children = processes::children(root).iter().any(is_alive);
-        let stopped = stage.stop()?;
+        let stopped = stage.stop_by(self.stop_signal)?;
         let grace = self.lab.grace;
         let late = stopped.took >= grace.as_millis() as i64;
         let why = match (late, no_handler, has_children) {
@@ -203,6 +239,13 @@ impl Check<'_> {
         let killed = killed_at_the_end(stage.recording(), root);
         if late {
             self.not_applicable("lets everything clean up", 4, "everything was killed when the grace was over");
+        } else if stage.source() == Source::Proc && !killed.is_empty() {
+            // What ended just before PID 1 and what was killed by its end look alike in /proc.
+            self.not_applicable(
+                "lets everything clean up",
+                7,
+                "only the kernel's tracepoints can tell: run it as root",
+            );
         } else {
             let measured = match &killed[..] {
                 [] => "nothing was running when PID 1 ended".to_owned(),
@@ -217,8 +260,7 @@ impl Check<'_> {
     /// Kills the program behind a shell or an init, and looks whether that is seen outside.
     fn exit_code(&mut self, stage: &mut Stage) -> Result<()> {
         let name = "exit code is seen outside";
-        stage.start(self.command)?;
-        stage.wait_end(SETTLE)?;
+        self.start(stage)?;
         let Some(program) = behind_wrappers(stage.root()) else {
             self.not_applicable(name, 5, "PID 1 is the program itself, or has several children");
             return Ok(());

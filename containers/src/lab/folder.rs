@@ -1,7 +1,7 @@
 //! A lesson's working folder: its programs, and a copy of the init where everybody may run it. Gone at the end; what a
 //! killed lab left is removed by the next one.
 
-use super::{alternative::Alternative, lesson::Program, processes::started_at};
+use super::{alternative::Alternative, engine, lesson::Program, processes::started_at};
 use crate::error::{Context, Result};
 use std::{
     fs,
@@ -55,6 +55,7 @@ fn remove_stale(above: &Path) {
         let mut numbers = rest.split('-').map(|number| number.parse::<u64>());
         let (Some(Ok(pid)), Some(Ok(started))) = (numbers.next(), numbers.next()) else { continue };
         if started_at(pid as i32) != Some(started) {
+            engine::remove_stale(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -1,5 +1,6 @@
 //! The first process of a pid namespace: made by clone3(2), waited for by its pidfd. No image, no engine, no network.
 
+use super::container::Container;
 use crate::{
     error::{Context, Error, Result},
     sys::{self, Exec},
@@ -56,6 +57,8 @@ pub struct Child {
     pub events: Option<File>,
     /// It is in a user namespace of its own.
     has_user: bool,
+    /// Who waits for it, where the lab does not.
+    container: Option<Container>,
     status: Option<i32>,
 }
 
@@ -135,7 +138,7 @@ impl Launch<'_> {
         })
         .doing("make a process in a pid namespace of its own")?;
         drop((inside, events_inside, failed_write));
-        let child = Child { pid, pidfd, output, events, has_user: user.is_some(), status: None };
+        let child = Child { pid, pidfd, output, events, has_user: user.is_some(), container: None, status: None };
         if let Some((uid, gid)) = user {
             map_user(pid, uid, gid)?;
         }
@@ -209,6 +212,12 @@ fn cstring(bytes: &[u8]) -> Result<CString> {
 }
 
 impl Child {
+    /// The PID 1 of a container, whose parent is the engine's.
+    pub fn of_container(pid: i32, pidfd: OwnedFd, container: Container) -> Result<Child> {
+        let output = File::open("/dev/null").doing("open /dev/null")?;
+        Ok(Child { pid, pidfd, output, events: None, has_user: false, container: Some(container), status: None })
+    }
+
     /// Sends a signal to PID 1 from outside.
     pub fn signal(&self, signal: i32) -> std::io::Result<()> {
         sys::pidfd_send_signal(&self.pidfd.as_fd(), signal)
@@ -245,7 +254,12 @@ impl Child {
 
     /// How it ended, as a shell sees it; none while it lives.
     pub fn status(&mut self) -> Result<Option<i32>> {
-        if self.status.is_none() {
+        if let (None, Some(container)) = (self.status, &self.container) {
+            let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+                self.status = Some(container.exit_code()?);
+            }
+        } else if self.status.is_none() {
             self.status = sys::reap(self.pid).doing("wait for PID 1 of the namespace")?;
         }
         Ok(self.status)
@@ -254,7 +268,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.status.is_some() {
+        // A container is removed by force.
+        if self.status.is_some() || self.container.is_some() {
             return;
         }
         let _ = self.signal(libc::SIGKILL);

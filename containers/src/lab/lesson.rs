@@ -12,15 +12,23 @@
 
 use super::{
     alternative::Alternative,
-    experiments,
+    daemons, experiments, networks, parts,
     recording::{Observation, Outcome, Value},
     stage::Stage,
+    storage,
 };
 use crate::error::Result;
+use Experiment::{Under, With};
 use std::{sync::LazyLock, time::Duration};
 
-/// What a lesson does under one alternative: it measures, and never knows what is expected.
-pub type Experiment = fn(&mut Stage) -> Result<()>;
+/// What a lesson does: it measures, and never knows what is expected.
+#[derive(Clone, Copy)]
+pub enum Experiment {
+    /// Under each alternative.
+    Under(fn(&mut Stage) -> Result<()>),
+    /// With each of the things that the lesson compares, by name: the columns of its table.
+    With(fn(&mut Stage, &str) -> Result<()>),
+}
 
 pub struct Lesson {
     pub number: u32,
@@ -35,6 +43,8 @@ pub struct Lesson {
     /// How to do it right; Markdown with a Dockerfile.
     pub remedy: String,
     pub experiment: Experiment,
+    /// What is compared, by name.
+    pub columns: Vec<String>,
     expectations: Vec<Expected>,
 }
 
@@ -54,7 +64,7 @@ pub struct Choice {
 }
 
 struct Expected {
-    alternative: Alternative,
+    column: String,
     observation: String,
     value: Expectation,
 }
@@ -71,18 +81,22 @@ enum Expectation {
     Grace,
 }
 
-const TEXTS: [(&str, Experiment); 11] = [
-    (include_str!("lessons/01-sigterm.md"), experiments::sigterm),
-    (include_str!("lessons/02-zombies.md"), experiments::zombies),
-    (include_str!("lessons/03-orphans.md"), experiments::orphans),
-    (include_str!("lessons/04-clean-up.md"), experiments::clean_up),
-    (include_str!("lessons/05-exit-codes.md"), experiments::exit_codes),
-    (include_str!("lessons/06-inside.md"), experiments::inside),
-    (include_str!("lessons/07-worker.md"), experiments::worker),
-    (include_str!("lessons/08-daemon.md"), experiments::daemon),
-    (include_str!("lessons/09-ctrl-c.md"), experiments::ctrl_c),
-    (include_str!("lessons/10-early.md"), experiments::early),
-    (include_str!("lessons/11-trap.md"), experiments::trap),
+const TEXTS: &[(&str, Experiment)] = &[
+    (include_str!("lessons/01-sigterm.md"), Under(experiments::sigterm)),
+    (include_str!("lessons/02-zombies.md"), Under(experiments::zombies)),
+    (include_str!("lessons/03-orphans.md"), Under(experiments::orphans)),
+    (include_str!("lessons/04-clean-up.md"), Under(experiments::clean_up)),
+    (include_str!("lessons/05-exit-codes.md"), Under(experiments::exit_codes)),
+    (include_str!("lessons/06-inside.md"), Under(experiments::inside)),
+    (include_str!("lessons/07-worker.md"), Under(experiments::worker)),
+    (include_str!("lessons/08-daemon.md"), Under(experiments::daemon)),
+    (include_str!("lessons/09-ctrl-c.md"), Under(experiments::ctrl_c)),
+    (include_str!("lessons/10-early.md"), Under(experiments::early)),
+    (include_str!("lessons/11-trap.md"), Under(experiments::trap)),
+    (include_str!("lessons/12-parts.md"), With(parts::parts)),
+    (include_str!("lessons/13-daemons.md"), With(daemons::daemons)),
+    (include_str!("lessons/14-storage.md"), With(storage::storage)),
+    (include_str!("lessons/15-networks.md"), With(networks::networks)),
 ];
 
 static LESSONS: LazyLock<Vec<Lesson>> = LazyLock::new(|| {
@@ -107,11 +121,11 @@ impl Lesson {
     pub(super) fn judge(
         &self,
         mut observations: Vec<Observation>,
-        alternative: Alternative,
+        column: &str,
         grace: Duration,
         outcome: &Outcome,
     ) -> Vec<Observation> {
-        for expected in self.expectations.iter().filter(|expected| expected.alternative == alternative) {
+        for expected in self.expectations.iter().filter(|expected| expected.column == column) {
             let words = expected.value.words(grace);
             match observations.iter_mut().find(|found| found.name == expected.observation) {
                 Some(found) => {
@@ -185,6 +199,10 @@ fn read(text: &str, experiment: Experiment) -> Result<Lesson, String> {
         let (mark, text) = line.strip_prefix("- [")?.split_once("] ")?;
         Some(Choice { text: text.to_owned(), is_right: mark == "x" })
     };
+    let (columns, expectations) = expectations(section("Expected")?)?;
+    if matches!(experiment, Under(_)) && columns != Alternative::ALL.map(Alternative::name) {
+        return Err(format!("{name}: its columns are not the alternatives"));
+    }
     Ok(Lesson {
         number: number.parse().map_err(|_| format!("{number} is no number"))?,
         name: name.to_owned(),
@@ -195,7 +213,8 @@ fn read(text: &str, experiment: Experiment) -> Result<Lesson, String> {
         why: section("Why")?.to_owned(),
         remedy: section("How to do it right")?.to_owned(),
         experiment,
-        expectations: expectations(section("Expected")?)?,
+        columns,
+        expectations,
     })
 }
 
@@ -208,7 +227,7 @@ fn programs(section: &str) -> Vec<Program> {
     section.split("```").skip(1).step_by(2).filter_map(program).collect()
 }
 
-fn expectations(section: &str) -> Result<Vec<Expected>, String> {
+fn expectations(section: &str) -> Result<(Vec<String>, Vec<Expected>), String> {
     let rows: Vec<Vec<&str>> = section
         .lines()
         .filter(|line| line.starts_with('|') && !line.starts_with("|-"))
@@ -218,13 +237,12 @@ fn expectations(section: &str) -> Result<Vec<Expected>, String> {
     let mut found = Vec::new();
     for row in rows {
         for (column, cell) in head.iter().zip(row).skip(1) {
-            let alternative = Alternative::named(column).ok_or_else(|| format!("no alternative {column}"))?;
             if let Some(value) = Expectation::read(cell) {
-                found.push(Expected { alternative, observation: row[0].to_owned(), value });
+                found.push(Expected { column: (*column).to_owned(), observation: row[0].to_owned(), value });
             }
         }
     }
-    Ok(found)
+    Ok((head[1..].iter().map(|column| (*column).to_owned()).collect(), found))
 }
 
 #[cfg(test)]
@@ -242,9 +260,9 @@ mod tests {
                 assert!(program.text.lines().count() <= 20, "{}: {} is long", lesson.name, program.file);
                 assert!(program.text.lines().all(|line| line.chars().count() <= 100), "{}", lesson.name);
             }
-            for alternative in Alternative::ALL {
-                let count = lesson.expectations.iter().filter(|one| one.alternative == alternative).count();
-                assert!(count > 0, "{}: nothing expected of {}", lesson.name, alternative.name());
+            for column in &lesson.columns {
+                let count = lesson.expectations.iter().filter(|one| one.column == *column).count();
+                assert!(count > 0, "{}: nothing expected of {column}", lesson.name);
             }
             assert_eq!(find(&lesson.name).map(|found| found.number), Some(lesson.number));
         }

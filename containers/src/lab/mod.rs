@@ -7,18 +7,24 @@
 pub mod alternative;
 pub mod check;
 mod clock;
+pub mod container;
 pub mod controls;
+mod daemons;
+mod engine;
 mod experiments;
 mod folder;
 pub mod interrupt;
 mod launch;
 pub mod lesson;
+mod networks;
+mod parts;
 mod picture;
 pub mod plain;
 mod processes;
 pub mod recording;
 pub mod signals;
 mod stage;
+mod storage;
 pub mod terminal;
 mod trace_line;
 mod tracer;
@@ -27,9 +33,10 @@ pub mod watch;
 use crate::error::{Error, Result};
 use alternative::Alternative;
 use controls::Controls;
+use engine::SharedEngine;
 use folder::Folder;
 use interrupt::Interrupt;
-use lesson::Lesson;
+use lesson::{Experiment, Lesson};
 use recording::{Outcome, Run, RunId, Update, Watcher};
 use stage::Stage;
 use std::{ffi::OsString, path::Path, time::Duration};
@@ -48,17 +55,21 @@ pub struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    /// Runs a lesson under the alternatives, side by side; the runs in their order. An error where it could not be run at
-    /// all, or the lab was asked to end.
+    /// Runs a lesson under the alternatives, side by side; the runs in their order. A lesson that compares something else
+    /// runs with all that it compares. An error where it could not be run at all, or the lab was asked to end.
     pub fn run(&self, lesson: &Lesson, alternatives: &[Alternative]) -> Result<Vec<Run>> {
         let folder = Folder::new(&lesson.programs)?;
         let folder = folder.path();
+        let columns = columns(lesson, alternatives);
+        // Ends after the runs.
+        let shared = SharedEngine::default();
+        let shared = &shared;
         self.watched(|tracer| {
             std::thread::scope(|scope| {
-                let threads: Vec<_> = alternatives
-                    .iter()
-                    .map(|alternative| scope.spawn(move || self.run_one(lesson, *alternative, folder, tracer)))
-                    .collect();
+                let start = |(name, alternative)| {
+                    scope.spawn(move || self.run_one(lesson, name, alternative, (folder, shared), tracer))
+                };
+                let threads: Vec<_> = columns.into_iter().map(start).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
             })
         })
@@ -76,19 +87,23 @@ impl Lab<'_> {
     fn run_one(
         &self,
         lesson: &Lesson,
+        column: String,
         alternative: Alternative,
-        folder: &Path,
+        (folder, shared): (&Path, &SharedEngine),
         tracer: Option<&Tracer>,
     ) -> Result<Run> {
-        let id = RunId { lesson: lesson.number, alternative: alternative.name().to_owned() };
+        let id = RunId { lesson: lesson.number, alternative: column };
         let mut stage = Stage::new(self, &id, alternative, folder, tracer);
+        stage.share(shared);
         let source = stage.source();
-        let outcome = match alternative.program() {
-            None => Outcome::NotInstalled(alternative.install().to_owned()),
-            Some(_) => match (lesson.experiment)(&mut stage) {
-                Ok(()) => Outcome::Ran,
-                Err(error) => Outcome::Failed(error.to_string()),
-            },
+        let measured = match (alternative.program(), lesson.experiment) {
+            (None, _) => stage.not_run(Outcome::NotInstalled(alternative.install().to_owned())),
+            (Some(_), Experiment::Under(experiment)) => experiment(&mut stage),
+            (Some(_), Experiment::With(experiment)) => experiment(&mut stage, &id.alternative),
+        };
+        let outcome = match measured {
+            Ok(()) => stage.outcome.clone(),
+            Err(error) => Outcome::Failed(error.to_string()),
         };
         self.interrupt.check()?;
         let (command, exit_status) = (stage.command.clone(), stage.status);
@@ -98,7 +113,7 @@ impl Lab<'_> {
             name: lesson.name.clone(),
             alternative: id.alternative.clone(),
             command,
-            observations: lesson.judge(observations, alternative, self.grace, &outcome),
+            observations: lesson.judge(observations, &id.alternative, self.grace, &outcome),
             outcome,
             exit_status,
             source,
@@ -114,6 +129,14 @@ impl Lab<'_> {
         let mut path = folder.join("bin").into_os_string();
         path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         vec![("PATH".into(), path), ("HOME".into(), "/".into()), ("LC_ALL".into(), "C".into())]
+    }
+}
+
+/// What a lesson is run under, or with: its runs' names.
+fn columns(lesson: &Lesson, alternatives: &[Alternative]) -> Vec<(String, Alternative)> {
+    match lesson.experiment {
+        Experiment::Under(_) => alternatives.iter().map(|one| (one.name().to_owned(), *one)).collect(),
+        Experiment::With(_) => lesson.columns.iter().map(|name| (name.clone(), Alternative::None)).collect(),
     }
 }
 

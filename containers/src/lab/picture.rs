@@ -75,6 +75,21 @@ impl<'a> Picture<'a> {
         self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
     }
 
+    /// A process that the lab has just started in its own namespaces.
+    pub fn outsider(&mut self, pid: i32, name: &str) {
+        let now = clock::now();
+        self.add(pid, LAB, name, now);
+        self.event(now, Kind::Fork, LAB, Some(pid), None, format!("starts {name}"));
+        self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
+    }
+
+    /// PID 1 was seen to end at `at`: before what its end makes vanish is seen.
+    pub fn root_exits(&mut self, pid: i32, at: u64) {
+        if self.source == Source::Proc {
+            self.exit(pid, at, None);
+        }
+    }
+
     /// The lab has waited for a PID 1.
     pub fn root_ended(&mut self, pid: i32, status: i32) {
         let now = clock::now();
@@ -158,6 +173,8 @@ impl<'a> Picture<'a> {
             What::Signal { signal, thread, ignored } => {
                 if let Some(to) = self.process_of(thread)
                     && signal != libc::SIGCHLD
+                    // How Go's runtime (of runc) interrupts its own threads.
+                    && !(signal == libc::SIGURG && by == Some(to))
                 {
                     self.signal(event.at, by.unwrap_or(LAB), to, signal, ignored);
                 }
@@ -320,6 +337,13 @@ impl<'a> Picture<'a> {
         self.waiting.retain(|_, events| events.iter().any(|event| event.at >= recent));
     }
 
+    /// All that is below a process, when the lab comes to see it late; their outside pids.
+    pub fn find_tree(&mut self, pid: i32) -> Vec<i32> {
+        self.find_children(pid, clock::now());
+        let children = processes::children(pid);
+        children.iter().copied().chain(children.iter().flat_map(|child| self.find_tree(*child))).collect()
+    }
+
     fn find_children(&mut self, pid: i32, now: u64) {
         for child in processes::children(pid) {
             if !self.places.contains_key(&child) {
@@ -437,6 +461,18 @@ impl<'a> Picture<'a> {
     /// The recording, in order.
     pub fn finish(mut self) -> Recording {
         self.look();
+        // The engine's children, which others have waited for.
+        let is_gone = |process: &&Process| process.reaped.is_none() && stat(process.pid).is_none();
+        let gone: Vec<i32> = self.recording.processes.iter().filter(is_gone).map(|process| process.pid).collect();
+        for pid in gone {
+            let now = clock::now();
+            self.exit(pid, now, None);
+            let at = self.since(now);
+            self.change(pid, |process| {
+                process.reaped = Some(at);
+                process.states.push(StateChange { at, state: State::Gone });
+            });
+        }
         self.recording.length = self.since(clock::now());
         self.recording.processes.sort_by_key(|process| process.start);
         self.recording.events.sort_by_key(|event| event.at);

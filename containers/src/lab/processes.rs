@@ -45,6 +45,13 @@ pub fn children(pid: i32) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// Whether it has a controlling terminal.
+pub fn has_terminal(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The fifth after the name is tty_nr.
+    text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(4)).is_some_and(|number| number != "0")
+}
+
 /// How many descendants of the process have ended and were not waited for.
 pub fn zombies_below(pid: i32) -> i64 {
     let count = |child| i64::from(stat(child).is_some_and(|stat| stat.state == 'Z')) + zombies_below(child);

@@ -4,10 +4,12 @@ use super::{
     Lab,
     alternative::Alternative,
     clock,
+    engine::{Engine, SharedEngine},
     launch::{Child, Launch},
     picture::Picture,
     processes,
-    recording::{Kind, LAB, Observation, Recording, RunId, Source, Update, Value},
+    recording::{Kind, LAB, Observation, Outcome, Recording, RunId, Source, Update, Value},
+    signals,
     trace_line::TraceEvent,
     tracer::{Tracer, until_mark},
 };
@@ -18,7 +20,7 @@ use std::{
     io::{self, Read, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::mpsc::Receiver,
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -47,6 +49,9 @@ pub struct Stage<'a> {
     ended: u64,
     pub status: Option<i32>,
     last_root: i32,
+    shared: Option<&'a SharedEngine>,
+    /// Ran, unless the experiment says otherwise.
+    pub outcome: Outcome,
     observations: Vec<Observation>,
 }
 
@@ -106,6 +111,8 @@ impl<'a> Stage<'a> {
             ended: 0,
             status: None,
             last_root: LAB,
+            shared: None,
+            outcome: Outcome::Ran,
             observations: Vec::new(),
         }
     }
@@ -122,6 +129,78 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// The lesson's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the engine is that this run has in common with the lesson's others.
+    pub fn share(&mut self, shared: &'a SharedEngine) {
+        self.shared = Some(shared);
+    }
+
+    /// That engine, with the image `lab` of this Dockerfile.
+    pub fn engine(&mut self, dockerfile: &str) -> Result<Arc<Engine>> {
+        let shared = self.shared.ok_or_else(|| Error::Failed("there is no engine to share".into()))?;
+        let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(engine) = &*shared {
+            return Ok(engine.clone());
+        }
+        let engine = Engine::start(&self.folder, "shared")?;
+        engine.build(dockerfile)?;
+        Ok(shared.insert(Arc::new(engine)).clone())
+    }
+
+    /// There is nothing to measure here, and why.
+    pub fn not_run(&mut self, outcome: Outcome) -> Result<()> {
+        self.outcome = outcome;
+        Ok(())
+    }
+
+    /// Watches a process that the lab has started as any other: its namespaces are the lab's.
+    pub fn watch(&mut self, pid: i32, name: &str) {
+        self.picture.outsider(pid, name);
+        self.describe(name);
+    }
+
+    /// Watches a container's PID 1 and what is below it, from now on.
+    pub fn watch_container(&mut self, pid: i32, name: &str) {
+        self.picture.outsider(pid, name);
+        for pid in std::iter::once(pid).chain(self.picture.find_tree(pid)) {
+            if let Some((tracer, _)) = &self.tracer {
+                // It may have ended meanwhile.
+                let _ = tracer.watch(pid);
+            }
+        }
+    }
+
+    /// What this run is, where that is no PID 1's command line. The first description stays.
+    pub fn describe(&mut self, command: &str) {
+        if self.command.is_empty() {
+            self.command = command.to_owned();
+            self.lab.watcher.update(self.run(), Update::Started { command: command.to_owned(), source: self.source() });
+        }
+    }
+
+    /// Such a process has ended.
+    pub fn unwatch(&mut self, pid: i32, status: i32) {
+        self.take_events();
+        self.picture.root_ended(pid, status);
+    }
+
+    /// Until the condition holds or the time is over, whether or not there is a PID 1; whether it holds.
+    pub fn watch_until(&mut self, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        while !holds() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.tick(left)?;
+        }
+        Ok(true)
+    }
+
     /// Starts a PID 1. One that is still there from before is killed.
     pub fn start(&mut self, words: &[String]) -> Result<()> {
         self.start_with(words, &Start::default())
@@ -131,21 +210,40 @@ impl<'a> Stage<'a> {
         self.kill_if_alive()?;
         let at = clock::now();
         let child = self.launch(words, start).start()?;
-        let command = shown(words);
-        if self.command.is_empty() {
-            self.lab.watcher.update(self.run(), Update::Started { command: command.clone(), source: self.source() });
-            self.command = command;
+        self.output_is_open = true;
+        self.begin(child, words, at);
+        Ok(())
+    }
+
+    /// Takes on the PID 1 of a container that an engine has just started.
+    pub fn take(&mut self, child: Child, words: &[String]) -> Result<()> {
+        let pid = child.pid;
+        if let Some((tracer, _)) = &self.tracer {
+            tracer.watch(pid)?;
         }
-        let name = words[0].rsplit('/').next().unwrap_or_default();
+        self.output_is_open = false;
+        self.begin(child, words, clock::now());
+        for below in self.picture.find_tree(pid) {
+            if let Some((tracer, _)) = &self.tracer {
+                // It may have ended meanwhile.
+                let _ = tracer.watch(below);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, child: Child, words: &[String], at: u64) {
+        let command = shown(words);
+        self.describe(&command);
+        let first = words.first().map_or("", String::as_str);
+        let name = first.rsplit('/').next().unwrap_or_default();
         self.picture.root(child.pid, name, at);
         self.lines.clear();
         self.partial.clear();
         self.events_partial.clear();
-        self.output_is_open = true;
         self.status = None;
         self.last_root = child.pid;
         self.child = Some(child);
-        Ok(())
     }
 
     /// Starts a PID 1 that the picture leaves out.
@@ -258,6 +356,7 @@ impl<'a> Stage<'a> {
             tracer.mark(&mark);
             until_mark(receiver, &mark, |event| self.picture.trace(event));
         }
+        self.picture.root_exits(pid, now);
         self.picture.look();
         self.picture.root_ended(pid, status);
         self.child = None;
@@ -411,13 +510,18 @@ impl<'a> Stage<'a> {
 
     /// Stops PID 1 as a container engine does: TERM, the grace period, KILL.
     pub fn stop(&mut self) -> Result<Stopped> {
+        self.stop_by(libc::SIGTERM)
+    }
+
+    /// The same with another signal than TERM, as an image may want it.
+    pub fn stop_by(&mut self, signal: i32) -> Result<Stopped> {
         if let (None, Some(status)) = (&self.child, self.status) {
             return Ok(Stopped { status, took: 0 });
         }
         let grace = self.grace();
         let start = clock::now();
-        self.say(format!("stop: SIGTERM, then a grace of {} s", grace.as_secs_f32()));
-        self.signal(libc::SIGTERM);
+        self.say(format!("stop: {}, then a grace of {} s", signals::name(signal), grace.as_secs_f32()));
+        self.signal(signal);
         if self.wait_end(grace)?.is_none() {
             self.say("the grace is over: SIGKILL");
             self.kill()?;
@@ -483,6 +587,12 @@ impl<'a> Stage<'a> {
 /// Words as one would type them.
 pub fn shown(words: &[String]) -> String {
     shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}
+
+/// How a child of the lab ended, as a shell sees it.
+pub fn shell_code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 impl From<bool> for Value {

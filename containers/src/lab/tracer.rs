@@ -131,6 +131,13 @@ impl Tracer {
         fs::write(&path, text).at("write", &path)
     }
 
+    /// Watches a process that is there already, and what comes of it from now on.
+    pub fn watch(&self, pid: i32) -> Result<()> {
+        let path = self.instance.join("set_event_pid");
+        let mut file = OpenOptions::new().append(true).open(&path).at("open", &path)?;
+        file.write_all(pid.to_string().as_bytes()).at("write", &path)
+    }
+
     /// All events from now on.
     pub fn listen(&self) -> Receiver<TraceEvent> {
         let (sender, receiver) = channel();

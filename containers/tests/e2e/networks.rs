@@ -194,7 +194,7 @@ fn names_are_served_again_after_the_helper_was_killed() {
     start(&engine, "one", &["--network", "net"]);
     start(&engine, "two", &["--network", "net"]);
     ping(&engine, "one", "two").ok();
-    let helper = crate::recovery::process_of(&engine, "network-helper").expect("a helper runs");
+    let helper = crate::recovery::process_of(&engine, "inception network-helper").expect("a helper runs");
     nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
     eventually(20, "names are answered again", || (ping(&engine, "one", "two").code == 0).then_some(()));
 }

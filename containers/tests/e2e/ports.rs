@@ -73,7 +73,7 @@ fn tcp_on_every_address_and_from_containers() {
     assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], number))).as_deref(), Some("web"));
     engine.start_daemon();
     all_answer(&engine, number);
-    let helper = crate::recovery::process_of(&engine, "network-helper").expect("a helper runs");
+    let helper = crate::recovery::process_of(&engine, "inception network-helper").expect("a helper runs");
     nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
     all_answer(&engine, number);
     // Its end frees the port.

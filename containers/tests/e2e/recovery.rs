@@ -7,13 +7,13 @@ use nix::{
 };
 use std::{fs, process::Command};
 
-/// The processes of this engine's whose command line has `kind`: "shim", "network-helper".
+/// The processes of this engine's whose command line begins with `kind`: "inception-shim", "inception network-helper".
 fn processes_of(engine: &Engine, kind: &str) -> Vec<Pid> {
     let folder = engine.path("");
     let own = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.starts_with(&format!("inception {kind} ")) && line.contains(folder.to_str().unwrap())
+        line.starts_with(&format!("{kind} ")) && line.contains(folder.to_str().unwrap())
     };
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(own).map(Pid::from_raw).collect()
@@ -71,7 +71,7 @@ fn of_a_shim() {
     let engine = Engine::with_busybox();
     engine.docker(&["run", "-d", "--name", "box", BUSYBOX, "sleep", "1000"]).ok();
     let inner = pid(&engine, "box");
-    let shim = process_of(&engine, "shim").expect("a shim runs");
+    let shim = process_of(&engine, "inception-shim").expect("a shim runs");
     kill(shim, Signal::SIGKILL).unwrap();
     eventually(20, "the container's end is recorded", || (status(&engine, "box") == "exited 137").then_some(()));
     // It took its container with it, at the latest when that is told.
@@ -82,7 +82,7 @@ fn of_a_shim() {
     // With a policy it comes back by itself.
     engine.docker(&["rm", "-f", "box"]).ok();
     engine.docker(&["run", "-d", "--name", "box", "--restart", "always", BUSYBOX, "sleep", "1000"]).ok();
-    kill(process_of(&engine, "shim").expect("a shim runs"), Signal::SIGKILL).unwrap();
+    kill(process_of(&engine, "inception-shim").expect("a shim runs"), Signal::SIGKILL).unwrap();
     eventually(20, "it runs again", || {
         let format = "{{.State.Status}} {{.RestartCount}}";
         (engine.docker(&["inspect", "--format", format, "box"]).ok() == "running 1").then_some(())
@@ -105,9 +105,11 @@ fn of_everything_as_by_a_reboot() {
     let inner = ["always", "unless", "plain"].map(|name| pid(&engine, name));
     let bridges = engine.docker(&["network", "ls", "-q", "--filter", "driver=bridge", "--no-trunc"]).ok();
     engine.end_daemon(Signal::SIGKILL);
-    let shims = processes_of(&engine, "shim");
+    let shims = processes_of(&engine, "inception-shim");
     assert_eq!(shims.len(), 3);
-    for process in shims.into_iter().chain(processes_of(&engine, "network-helper")).chain(inner.map(Pid::from_raw)) {
+    for process in
+        shims.into_iter().chain(processes_of(&engine, "inception network-helper")).chain(inner.map(Pid::from_raw))
+    {
         let _ = kill(process, Signal::SIGKILL);
     }
     fs::remove_dir_all(engine.path("exec")).unwrap();
@@ -155,7 +157,9 @@ fn teardown_leaves_nothing() {
         assert!(!cgroup.exists(), "{}", cgroup.display());
     }
     eventually(10, "no process is left", || {
-        (processes_of(&engine, "shim").is_empty() && processes_of(&engine, "network-helper").is_empty()).then_some(())
+        (processes_of(&engine, "inception-shim").is_empty()
+            && processes_of(&engine, "inception network-helper").is_empty())
+        .then_some(())
     });
     // What it kept is whole.
     engine.start_daemon();

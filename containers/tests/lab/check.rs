@@ -73,3 +73,81 @@ fn plain_lines() {
     // The shell form is mended by the exec form.
     assert!(text.contains("| CMD [\"sleep\", \"1000\"]") && text.contains("1 point is wrong"), "{text}");
 }
+
+/// An image's own command, in a container that an engine of the test's own runs; nothing is left of it.
+#[test]
+fn images() {
+    let engine = Engine::start();
+    engine.import("mute:1", "CMD [\"sleep\", \"1000\"]");
+    engine.import("quick:1", "CMD [\"true\"]");
+    let run = |image: &str| {
+        let words = ["lab", "check", "--json", "--grace", "1", image];
+        let output = Command::new(INCEPTION).env("DOCKER_HOST", engine.host()).args(words).output().unwrap();
+        (output.status.code().unwrap(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default())
+    };
+    let (code, report) = run("mute:1");
+    assert_eq!((code, &report["command"]), (3, &Value::from("sleep 1000")));
+    assert_eq!(points(&report, "wrong"), ["waits for orphans", "Ctrl-C is heard", "stops at SIGTERM"]);
+    assert!(report["points"][2]["measured"].as_str().unwrap().contains("exit status 137"), "{report}");
+    let (code, report) = run("quick:1");
+    assert_eq!((code, points(&report, "wrong")), (0, vec![]), "{report}");
+    assert_eq!(run("nosuch:1").0, 1);
+    assert_eq!(engine.docker(&["ps", "-aq"]), "");
+}
+
+/// An embedded engine in a folder of the test's own. Its containers have no network.
+struct Engine {
+    folder: tempfile::TempDir,
+    daemon: std::process::Child,
+}
+
+impl Engine {
+    fn start() -> Engine {
+        let folder = tempfile::Builder::new().prefix("lab-test-").tempdir().unwrap();
+        let mut command = Self::program(folder.path());
+        let daemon = command.args(["--default-address-pool", "base=198.18.64.0/20,size=24"]).spawn().unwrap();
+        let engine = Engine { folder, daemon };
+        crate::harness::soon("the engine answers", || {
+            std::os::unix::net::UnixStream::connect(engine.folder.path().join("sock")).is_ok()
+        });
+        engine
+    }
+
+    fn program(folder: &std::path::Path) -> Command {
+        let mut command = Command::new(INCEPTION);
+        command.args(["daemon", "--host", &format!("unix://{}/sock", folder.display())]);
+        command.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(folder.join("exec"));
+        command.stderr(std::process::Stdio::null());
+        command
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}/sock", self.folder.path().display())
+    }
+
+    fn docker(&self, words: &[&str]) -> String {
+        let output = Command::new("docker").env("DOCKER_HOST", self.host()).args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// An image of a static busybox with this instruction.
+    fn import(&self, name: &str, change: &str) {
+        let path = self.folder.path().join("image.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+        for applet in ["sleep", "true"] {
+            tar.append_path_with_name("/bin/busybox", format!("bin/{applet}")).unwrap();
+        }
+        tar.finish().unwrap();
+        self.docker(&["import", "--change", change, path.to_str().unwrap(), name]);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.daemon.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.daemon.wait();
+        let _ = Self::program(self.folder.path()).arg("--teardown").output();
+    }
+}

@@ -64,3 +64,43 @@ fn a_lesson_to_its_end() {
     assert_eq!(ended(&mut lab), 0);
     nothing_is_left(lab.id());
 }
+
+/// A lesson with an engine of its own: containers, shims, mounts and bridges go too.
+#[test]
+fn ctrl_c_with_an_engine() {
+    for moment in [100, 400, 800, 1300, 1900] {
+        let mut lab = start(&["storage", "--yes"]);
+        std::thread::sleep(Duration::from_millis(moment));
+        signal(lab.id(), Signal::SIGINT);
+        // A lesson that was over is as well.
+        assert!([130, 0].contains(&ended(&mut lab)), "after {moment} ms");
+        no_engine_is_left(lab.id());
+        nothing_is_left(lab.id());
+    }
+}
+
+#[test]
+fn killed_with_an_engine() {
+    let mut lab = start(&["storage", "--yes"]);
+    soon("a container runs", || !engine_processes(lab.id(), "inception-shim").is_empty());
+    signal(lab.id(), Signal::SIGKILL);
+    assert_eq!(ended(&mut lab), 137);
+    assert_eq!(ended(&mut start(&["exit-codes", "--yes"])), 0);
+    no_engine_is_left(lab.id());
+    nothing_is_left(lab.id());
+}
+
+/// Processes that have the lab's folder among their words.
+fn engine_processes(lab: u32, name: &str) -> Vec<String> {
+    let mark = format!("inception-lab-{lab}-");
+    let is_it = |process: &fs::DirEntry| {
+        let words = String::from_utf8_lossy(&fs::read(process.path().join("cmdline")).unwrap_or_default()).into_owned();
+        words.contains(&mark) && words.contains(name)
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter(is_it);
+    processes.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn no_engine_is_left(lab: u32) {
+    soon("the engine's processes are left", || engine_processes(lab, "").is_empty());
+}

@@ -144,6 +144,59 @@ fn trap() {
     assert_eq!(all(&runs, "background: exit status"), [0, 137, 0, 0, 0, 0]);
 }
 
+/// A lesson that compares other things than inits: its columns, all as expected, but for what is not there.
+fn compared(name: &str, columns: &[&str]) -> Vec<Value> {
+    let (code, runs) = lab(&[name]);
+    let names: Vec<&str> = runs.iter().map(|run| run["alternative"].as_str().unwrap()).collect();
+    assert_eq!(names, columns);
+    for run in runs.iter().filter(|run| run["alternative"] != "docker") {
+        assert_eq!(run["outcome"], "ran", "{run}");
+        for observation in run["observations"].as_array().unwrap() {
+            assert_eq!(observation["agrees"], true, "{}: {observation}", run["alternative"]);
+        }
+    }
+    assert_eq!(code, 0);
+    runs
+}
+
+#[test]
+fn parts() {
+    let runs = compared("parts", &["embedded", "docker"]);
+    let embedded = under(&runs, "embedded");
+    assert_eq!(*observed(embedded, "alive after the client is killed"), "engine shim init service");
+    assert_eq!(*observed(embedded, "alive after the engine is killed"), "shim init service");
+    assert_eq!(*observed(embedded, "a new engine takes it over"), true);
+    assert_eq!(*observed(embedded, "alive after the shim is killed"), "engine");
+    // runc lived, and is gone.
+    let processes = embedded["recording"]["processes"].as_array().unwrap();
+    let runc = processes.iter().find(|process| process["name"].as_str().unwrap().starts_with("runc")).unwrap();
+    assert!(runc["reaped"].is_u64(), "{runc}");
+}
+
+#[test]
+fn daemons() {
+    let runs = compared("daemons", &["one", "three", "three-init", "three-any", "daemon"]);
+    assert_eq!(*observed(under(&runs, "three"), "services told at a stop"), 0);
+    assert_eq!(*observed(under(&runs, "three-init"), "services told at a stop"), 3);
+    assert_eq!(*observed(under(&runs, "one"), "exit status then"), 137);
+}
+
+#[test]
+fn storage() {
+    let runs = compared("storage", &["layer", "volume", "bind", "tmpfs"]);
+    assert_eq!(all(&runs, "there after kill and start"), [true, true, true, false]);
+    assert_eq!(all(&runs, "there in a new container"), [false, true, true, false]);
+    assert!(all(&runs, "write").iter().all(|speed| speed.as_i64().unwrap() > 0));
+}
+
+#[test]
+fn networks() {
+    let runs = compared("networks", &["bridge", "host", "none"]);
+    assert_eq!(all(&runs, "reaches another container by name"), [true, false, false]);
+    assert_eq!(all(&runs, "reaches the host's loopback"), [false, true, false]);
+    assert_eq!(all(&runs, "the host reaches it"), [true, true, false]);
+}
+
 /// Without rights: a user namespace, /proc and the init's event log.
 #[test]
 fn without_root() {

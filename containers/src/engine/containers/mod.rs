@@ -4,6 +4,7 @@
 //! that are bound into it (hosts, hostname, resolv.conf), its log, its writable layer (`upper`, `work`, `merged`), and
 //! what its shim writes (`exit.json`).
 
+mod cgroup_lock;
 mod create;
 mod exit;
 pub mod files;

@@ -1,6 +1,6 @@
 //! A container's start: files and specification, a shim, the network beside `runc create`, the waiting clients, go.
 
-use super::{Attachment, Container, Record, State, Status, files, mounts};
+use super::{Attachment, Container, Record, State, Status, cgroup_lock, files, mounts};
 use crate::{
     engine::{Engine, spec},
     error::{Context, Error, Result},
@@ -66,6 +66,7 @@ impl Engine {
     }
 
     async fn launch(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let ahead = cgroup_lock::Taken::begin();
         let record = container.record().clone();
         let namespace = self.network_namespace(&record)?;
         let config = {
@@ -74,7 +75,7 @@ impl Engine {
             crate::api::blocking(move || engine.prepare(&record, &folder, namespace)).await?
         };
         let own_network = matches!(namespace, NetworkNamespace::Own);
-        let shim = Arc::new(shim::spawn(config, &container.folder.join("shim.json")).await?);
+        let shim = Arc::new(shim::spawn(&self.shim, config, &container.folder.join("shim.json")).await?);
         container.set_shim(Some(Arc::clone(&shim)));
         // The runtime makes the container while its network is made.
         let networked = async {
@@ -84,6 +85,7 @@ impl Engine {
             }
         };
         let (created, networked) = tokio::join!(shim.created(), networked);
+        drop(ahead);
         let pid = created?;
         let (networks, ports) = networked?;
         let waiting = std::mem::take(&mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner));

@@ -12,6 +12,7 @@ use crate::{
     lab::{
         Lab,
         alternative::Alternative,
+        columns,
         lesson::Lesson,
         recording::{Outcome, Recording, Run, RunId, Source, Update},
     },
@@ -66,16 +67,11 @@ struct View {
 
 impl View {
     fn new(lesson: &Lesson, alternatives: &[Alternative]) -> View {
-        let lane = |alternative: &Alternative| Lane {
-            name: alternative.name().to_owned(),
-            command: String::new(),
-            source: None,
-            recording: Recording::default(),
-            run: None,
-        };
+        let lane =
+            |(name, _)| Lane { name, command: String::new(), source: None, recording: Recording::default(), run: None };
         View {
             head: format!("Lesson {}, {}: {}", lesson.number, lesson.name, lesson.title),
-            lanes: alternatives.iter().map(lane).collect(),
+            lanes: columns(lesson, alternatives).into_iter().map(lane).collect(),
             selected: 0,
             alone: false,
             with_gone: false,

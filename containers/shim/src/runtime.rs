@@ -1,6 +1,6 @@
 //! The OCI runtime's command line, as a shim uses it.
 
-use super::{Config, Process};
+use inception_shim::{Config, Process};
 use std::{
     fs,
     os::fd::OwnedFd,

@@ -1,11 +1,19 @@
-//! The daemon's side of a shim: spawn it, talk to it, adopt it, wait for its end.
+//! The daemon's side of a shim: spawn it, talk to it, adopt it, wait for its end. The other side is the package
+//! inception-shim.
 
-use super::{Config, Exit, Reply, Request};
 use crate::{
+    beside,
     error::{Context, Error, Result},
     sys,
 };
-use std::{fs, os::fd::OwnedFd, path::Path, process::Stdio};
+pub use inception_shim::{Config, Exit, Log, NetworkNamespace, Overlay, Process};
+use inception_shim::{Reply, Request};
+use std::{
+    fs::{self, File},
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+    process::Stdio,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
     net::UnixStream,
@@ -22,20 +30,33 @@ pub struct Shim {
     pidfd: AsyncFd<OwnedFd>,
 }
 
-/// Starts `inception shim` for `config` (written to `config_file`) and returns when its socket answers. Its network
-/// namespace is /proc/PID/ns/net from then on.
-pub async fn spawn(config: Config, config_file: &Path) -> Result<Shim> {
+/// The program inception-shim, held open: a daemon and its shims understand each other also after the file was replaced
+/// by that of another version.
+pub struct Program(File);
+
+impl Program {
+    /// Beside this program, where it is installed and built.
+    pub fn open() -> Result<Program> {
+        let path = beside::find("inception-shim").ok_or_else(|| {
+            Error::Failed("the program inception-shim is not found beside this one: build it (make does)".into())
+        })?;
+        File::open(&path).at("open", &path).map(Program)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
+        command.arg0("inception-shim");
+        command
+    }
+}
+
+/// Starts a shim for `config` (written to `config_file`) and returns when its socket answers. Its network namespace is
+/// /proc/PID/ns/net from then on.
+pub async fn spawn(program: &Program, config: Config, config_file: &Path) -> Result<Shim> {
     let json = serde_json::to_vec(&config).map_err(std::io::Error::from).at("encode", config_file)?;
     fs::write(config_file, json).at("write", config_file)?;
-    // /proc/self/exe still names this program after its file was replaced.
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("inception")
-        .arg("shim")
-        .arg(config_file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .doing("start a shim")?;
+    let mut child =
+        program.command().arg(config_file).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().doing("start a shim")?;
     let pid = child.id().unwrap_or_default() as i32;
     let pidfd = pidfd(pid)?;
     let started = start_time(pid).unwrap_or_default();
@@ -155,7 +176,7 @@ impl Shim {
 
 /// Has the runtime kill and forget what it still knows of a container, and removes the shim's sockets.
 pub async fn delete_container(config: &Config) {
-    if matches!(config.process, super::Process::Container { .. }) {
+    if matches!(config.process, Process::Container { .. }) {
         let output = Command::new(&config.runtime)
             .arg("--root")
             .arg(&config.runtime_root)

@@ -1,21 +1,14 @@
-//! One small process for each container or exec session: it owns the process's stdio, its log and its exit status,
-//! and lives on when the daemon dies. Single-threaded and blocking: `inception shim CONFIG` runs [`serve`], the rest
-//! of this module is the daemon's side.
+//! The shim: one small process for each container or exec session. It owns the process's stdio, its log and its exit
+//! status, and lives on when the daemon dies. Single-threaded and blocking, and a program of its own, because there is
+//! one for each container: what it costs is paid as often. This library is what the daemon and the shim say to each other.
 //!
-//! Protocol, on a unix socket (0600): a client connects and sends one JSON line, a [`Request`].
+//! `inception-shim CONFIG` reads a [`Config`] from the file CONFIG and writes one line on stdout: "ready", or what
+//! failed. On its unix socket (0600) a client connects and sends one JSON line, a [`Request`].
 //! * `Attach`: from then on the connection is a stream: output as Docker's multiplexed frames (8-byte header; raw
 //!   where the process has a terminal), input as raw bytes until the client shuts down its writing half.
 //! * the others: one JSON line, a [`Reply`], and the end.
 
-mod client;
-mod json_log;
-mod output;
-mod runtime;
-mod serve;
-
-pub use client::{Shim, delete_container, read_exit, spawn, start_time};
-pub use serve::{mount_overlay, serve};
-
+use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -78,6 +71,19 @@ pub struct Overlay {
     pub merged: PathBuf,
     /// overlayfs's `volatile`: no fsync reaches the disk. For build steps.
     pub volatile: bool,
+}
+
+impl Overlay {
+    /// Mounts it in the caller's mount namespace (mount(2)).
+    pub fn mount(&self) -> nix::Result<()> {
+        let lower: Vec<String> = self.lower.iter().map(|path| path.display().to_string()).collect();
+        let mut options =
+            format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), self.upper.display(), self.work.display());
+        if self.volatile {
+            options.push_str(",volatile");
+        }
+        mount(Some("overlay"), &self.merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+    }
 }
 
 /// A json-file log with rotation.

@@ -1,8 +1,8 @@
 //! Docker's json-file log: one JSON object a line, rotated by size. It never blocks or ends the service: what can't be
 //! written (a full disk) is dropped and counted.
 
-use super::Log;
 use chrono::{SecondsFormat, Utc};
+use inception_shim::Log;
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
