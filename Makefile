@@ -70,4 +70,4 @@ runtime-packages:
 test-packages:
 	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns \
 	    tini=tini dumb-init=dumb-init catatonit=catatonit docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
-	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck
+	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck tmux=tmux

@@ -47,7 +47,9 @@ pub struct Scene<'a> {
 pub fn draw(frame: &mut Frame, scene: &Scene) {
     let theme = Theme::of_environment();
     let width = usize::from(frame.area().width);
-    let keys = wrapped(scene.keys, width);
+    let mut keys = wrapped(scene.keys, width);
+    // A small screen is for what there is to see; the first keys are the most wanted.
+    keys.truncate(usize::from(frame.area().height / 4).max(1));
     let has_tabs = u16::from(scene.tabs.len() > 1);
     let [head, tabs, body, line, bottom] = Layout::vertical([
         Constraint::Length(1),
@@ -104,7 +106,7 @@ fn draw_panel(frame: &mut Frame, panel: &Panel, area: Rect, scroll: usize, is_se
     }
     frame.render_widget(Paragraph::new(lines), above);
 
-    let label = "── events ";
+    let label = "── events, ms ";
     let text = format!("{label}{}", "─".repeat(width.saturating_sub(label.chars().count())));
     frame.render_widget(Paragraph::new(cut(&text, width)).style(theme.quiet()), rule);
     let height = usize::from(lane.height);
@@ -116,7 +118,10 @@ fn draw_panel(frame: &mut Frame, panel: &Panel, area: Rect, scroll: usize, is_se
         .map(|(index, line)| {
             let style = theme.kind(line.kind);
             let style = if index == last { theme.newest(style) } else { style };
-            let at = format!("{:>9} ", time(line.at));
+            let at = match line.at {
+                0..100_000_000 => format!("{:>7.1} ", line.at as f64 / 1e3),
+                late => format!("{:>7} ", time(late)),
+            };
             let text = cut(&line.text, width.saturating_sub(at.chars().count()));
             Line::from(vec![Span::styled(at, theme.quiet()), Span::styled(text, style)])
         })
@@ -226,7 +231,7 @@ mod tests {
             terminal.draw(|frame| draw(frame, &scene(&player))).unwrap();
             if width >= 80 {
                 let text = terminal.backend().to_string();
-                for part in ["Lesson 1", "[1:none 137]", "Z sleep[1] 7 ZOMBIE", "0.0 ms a [2Jb", "over", "q leaves"] {
+                for part in ["Lesson 1", "[1:none 137]", "Z sleep[1] 7 ZOMBIE", "0.0 a [2Jb", "over", "q leaves"] {
                     assert!(text.contains(part), "{part} is not in\n{text}");
                 }
             }

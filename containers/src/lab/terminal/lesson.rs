@@ -23,8 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const KEYS: &str = "space pause   s speed   ←/→ step   r replay   Home/End   Tab, 1-9 choose   z one/all   \
-                    g gone ones   ↑/↓ scroll   q explanation";
+const KEYS: &str = "q explanation   space pause   s speed   ←/→ step   r replay   Home/End   Tab, 1-9 choose   \
+                    z one/all   g gone ones   ↑/↓ scroll";
 
 /// How often there is a new frame.
 const FRAME: Duration = Duration::from_millis(40);

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const KEYS: &str = "space pause   s speed   ←/→ step   End live   g gone ones   ↑/↓ scroll   q quit";
+const KEYS: &str = "q quit   space pause   s speed   ←/→ step   End live   g gone ones   ↑/↓ scroll";
 
 /// How often there is a new look and a new frame.
 const FRAME: Duration = Duration::from_millis(50);
