@@ -24,6 +24,9 @@ use std::{
 const HISTORY: u64 = 300_000_000;
 const MOST: usize = 5_000;
 
+/// How often all of /proc is looked through, microseconds.
+const SEARCH_EVERY: u64 = 200_000;
+
 /// A process that is gone without an exit that was told gets this long, microseconds.
 const PATIENCE: u64 = 500_000;
 
@@ -54,6 +57,7 @@ pub struct Watch {
     running: HashSet<String>,
     /// Since when a process is gone and nothing has told of it.
     missing: HashMap<i32, u64>,
+    searched: u64,
     is_new: bool,
 }
 
@@ -86,6 +90,7 @@ impl Watch {
             namespaces: HashMap::new(),
             running: HashSet::new(),
             missing: HashMap::new(),
+            searched: 0,
             is_new: true,
         }
     }
@@ -117,7 +122,7 @@ impl Watch {
             let aimed = traces.signals.0.aim(&pids);
             aimed.unwrap_or_else(|error| log::debug!("signals from outside are not seen: {error}"));
         }
-        self.find();
+        self.search();
         self.is_new = false;
     }
 
@@ -169,42 +174,51 @@ impl Watch {
         }
         self.find();
         self.picture.look();
-        self.end_what_left();
-        self.rename();
         let now = self.picture.now();
+        if now - self.searched >= SEARCH_EVERY {
+            self.search();
+            self.end_what_left();
+            self.rename();
+        }
         self.picture.forget(now.saturating_sub(HISTORY), MOST);
         let recording = self.picture.recording();
         self.roots.retain(|pid, _| recording.process(*pid).is_some());
     }
 
-    /// Processes that are not known yet.
+    /// New processes that come of those that are known.
     fn find(&mut self) {
-        let mut found: Vec<i32> = self.roots.keys().copied().collect();
+        // The pid of one that is gone may be another's by now.
+        let is_there =
+            |pid: &i32| self.picture.recording().process(*pid).is_none_or(|process| process.reaped.is_none());
+        let mut found: Vec<i32> = self.roots.keys().copied().filter(is_there).collect();
         let mut next = 0;
         while let Some(pid) = found.get(next) {
             found.extend(children(*pid));
             next += 1;
         }
+        for pid in found.into_iter().filter(|pid| self.picture.root_of(*pid) == LAB).collect::<Vec<_>>() {
+            if let Some(traces) = &self.traces {
+                // One that has just ended is no longer there to be watched.
+                let _ = traces.processes.0.add(&threads(pid));
+            }
+            self.picture.found(pid, !self.is_new);
+        }
+    }
+
+    /// The same, and those that came into a container's pid namespace from outside.
+    fn search(&mut self) {
+        self.find();
+        self.searched = self.picture.now();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            if self.picture.root_of(pid) != LAB || found.contains(&pid) {
-                continue;
-            }
-            let Ok(namespace) = fs::read_link(entry.path().join("ns/pid")) else { continue };
-            if let Some(id) = self.namespaces.get(&namespace) {
+            if self.picture.root_of(pid) == LAB
+                && let Ok(namespace) = fs::read_link(entry.path().join("ns/pid"))
+                && let Some(id) = self.namespaces.get(&namespace)
+            {
                 self.roots.insert(pid, id.clone());
-                found.push(pid);
             }
         }
-        for pid in found {
-            if self.picture.root_of(pid) == LAB {
-                if let Some(traces) = &self.traces {
-                    // One that has just ended is no longer there to be watched.
-                    let _ = traces.processes.0.add(&threads(pid));
-                }
-                self.picture.found(pid, !self.is_new);
-            }
-        }
+        self.find();
     }
 
     /// A busybox is what it calls itself, not the file that was executed.
