@@ -9,6 +9,7 @@ use crate::{
         check::Subject,
         container::{Engine, Image},
         controls::Controls,
+        exercise::{self, Exercise},
         interrupt::Interrupt,
         lesson::{self, Lesson},
         plain,
@@ -21,6 +22,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     io::{BufRead, IsTerminal},
     os::fd::AsFd,
+    path::Path,
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -35,7 +38,7 @@ const DIFFERS: u8 = 3;
 #[argh(
     subcommand,
     name = "lab",
-    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
+    example = "inception lab\ninception lab 2\ninception lab sigterm --alternative none --alternative tini\ninception lab all --yes\ninception lab check -- ./entrypoint.sh nginx\ninception lab check nginx:latest\ninception lab exercise tail-f\ninception lab 5 --json | jq -c '[.alternative, .exit_status]'",
     error_code(0, "everything was as the lesson expects"),
     error_code(1, "a lesson could not be run"),
     error_code(2, "a bad command line"),
@@ -61,7 +64,10 @@ pub struct LabCommand {
     /// only under none, sh, tini, dumb-init, catatonit or inception-init; repeatable
     #[argh(option)]
     alternative: Vec<String>,
-    /// a lesson's number or name, all, or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it
+    /// which hint an exercise that is not solved gives (default: 1, a nudge; the last one is the solution)
+    #[argh(option)]
+    hint: Option<usize>,
+    /// a lesson's number or name, all, exercise [NAME], or check IMAGE, check -- COMMAND: what it does wrong as PID 1, and the lines that mend it
     #[argh(positional, arg_name = "lesson")]
     words: Vec<String>,
 }
@@ -72,6 +78,8 @@ impl LabCommand {
         let lessons = match self.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => return list().map(|()| 0),
             ["check", ..] => return self.check(globals),
+            ["exercise"] => return exercises().map(|()| 0),
+            ["exercise", name] => return self.exercise(name),
             ["all"] => lesson::all().iter().collect(),
             ref words => words.iter().map(|word| find(word)).collect::<Result<Vec<_>>>()?,
         };
@@ -103,6 +111,7 @@ impl LabCommand {
                 words: words.to_vec(),
                 folder: std::env::current_dir().doing("find the current folder")?,
                 variables: std::env::vars_os().collect(),
+                program: None,
             },
             ([image], None) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -134,6 +143,47 @@ impl LabCommand {
             output::print(&lab::check::lines(&report))?
         }
         Ok(if report.wrong > 0 { DIFFERS } else { 0 })
+    }
+
+    /// `lab exercise NAME`: lays it out in the folder NAME, has it edited, and judges it.
+    fn exercise(&self, name: &str) -> Result<u8> {
+        let exercise = exercise::find(name).ok_or_else(|| {
+            let names: Vec<&str> = exercise::all().iter().map(|exercise| exercise.name.as_str()).collect();
+            Error::Invalid(format!("there is no exercise {name:?}; there are {}", names.join(", ")))
+        })?;
+        let folder = Path::new(name);
+        let is_new = exercise.lay_out(folder)?;
+        if !self.json {
+            output::print(&format!("Exercise {name}: {}\n\n{}\n\n", exercise.title, exercise.task))?;
+        }
+        if !self.yes && !self.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            edit(folder, exercise)?;
+        } else if is_new && !self.json {
+            output::print(&format!("Its files are in ./{name}. As it is:\n\n"))?;
+        }
+        let interrupt = Interrupt::catch()?;
+        let controls = Controls::default();
+        let lab =
+            Lab { grace: self.read_grace()?, watcher: &NoWatcher, interrupt: interrupt.clone(), controls: &controls };
+        let report = exercise.judge(&lab, folder);
+        if let Some(signal) = interrupt.signal() {
+            return Ok(128 + signal as u8);
+        }
+        let report = report?;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::print(&lab::check::findings(&report))?;
+            output::print(&match exercise::is_solved(&report) {
+                true => "\nSolved.\n".to_owned(),
+                false => format!(
+                    "\nA hint: {}\nMend it in ./{name}, then `inception lab exercise {name}` again (--hint 1 to {} for more).\n",
+                    exercise.hint(self.hint.unwrap_or(1).saturating_sub(1)).unwrap_or_default(),
+                    exercise.hints.len()
+                ),
+            })?;
+        }
+        Ok(if exercise::is_solved(&report) { 0 } else { DIFFERS })
     }
 
     fn lessons(&self, lab: &Lab, lessons: &[&'static Lesson], alternatives: &[Alternative]) -> Result<u8> {
@@ -182,6 +232,29 @@ fn list() -> Result<()> {
         .map(|lesson| vec![lesson.number.to_string(), lesson.name.clone(), lesson.title.clone()])
         .collect();
     output::table(&["LESSON", "NAME", "WHAT IT SHOWS"], &rows)
+}
+
+fn exercises() -> Result<()> {
+    let rows: Vec<Vec<String>> =
+        exercise::all().iter().map(|exercise| vec![exercise.name.clone(), exercise.title.clone()]).collect();
+    output::table(&["EXERCISE", "WHAT IS WRONG"], &rows)
+}
+
+/// Opens the exercise's files in the user's editor, and waits for it.
+fn edit(folder: &Path, exercise: &Exercise) -> Result<()> {
+    let named = ["VISUAL", "EDITOR"].iter().filter_map(std::env::var_os).find(|name| !name.is_empty());
+    let editor = named.unwrap_or_else(|| "vi".into());
+    let files = exercise.files.iter().map(|file| folder.join(&file.file));
+    // An editor may be given with options: EDITOR="code --wait".
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec $0 \"$@\""]).arg(&editor).args(files);
+    let status = command.status().doing("start an editor")?;
+    match status.success() {
+        true => Ok(()),
+        false => {
+            Err(Error::Failed(format!("the editor {} ended with {status}; set EDITOR, or use --yes", editor.display())))
+        }
+    }
 }
 
 fn find(word: &str) -> Result<&'static Lesson> {

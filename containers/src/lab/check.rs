@@ -56,8 +56,9 @@ pub enum Verdict {
 
 /// What is checked.
 pub enum Subject {
-    /// A command, in this folder and with these variables.
-    Command { words: Vec<String>, folder: PathBuf, variables: Vec<(OsString, OsString)> },
+    /// A command, in this folder and with these variables; `program` is the name of the process that matters, where it is
+    /// known.
+    Command { words: Vec<String>, folder: PathBuf, variables: Vec<(OsString, OsString)>, program: Option<String> },
     /// An image's own command, in a container.
     Image(Image),
 }
@@ -161,11 +162,21 @@ impl Check<'_> {
     }
 
     fn ended_by_itself(&mut self, stage: &Stage, status: i32) {
-        let killed = killed_at_the_end(stage.recording(), stage.last_root());
-        let went = status == 0 && !killed.is_empty();
-        let measured = match went {
-            true => format!("ended with 0 and left {} behind, which the kernel killed", killed.join(", ")),
-            false => format!("ended by itself with {status}"),
+        let root = stage.last_root();
+        let mut left = killed_at_the_end(stage.recording(), root);
+        // An init may stop what the main program left, where nobody asked for a stop.
+        for event in stage.recording().events.iter().filter(|event| event.pid == root && event.other != Some(root)) {
+            if event.signal == Some(libc::SIGTERM)
+                && let Some(process) = event.other.and_then(|pid| stage.recording().process(pid))
+            {
+                left.push(process.name.clone());
+            }
+        }
+        let is_service = matches!(self.subject, Subject::Command { program: Some(_), .. });
+        let went = status == 0 && (is_service || !left.is_empty());
+        let measured = match (went, left.is_empty()) {
+            (true, false) => format!("ended with 0 and left {} behind, which did not outlive it", left.join(", ")),
+            _ => format!("ended by itself with {status}"),
         };
         let remedy = format!("the service's foreground option, or:\n{}", self.with_init("--wait-all"));
         self.point("stays in the foreground", 8, measured, went, &remedy);
@@ -261,7 +272,11 @@ impl Check<'_> {
     fn exit_code(&mut self, stage: &mut Stage) -> Result<()> {
         let name = "exit code is seen outside";
         self.start(stage)?;
-        let Some(program) = behind_wrappers(stage.root()) else {
+        let named = match self.subject {
+            Subject::Command { program: Some(name), .. } => find_below(stage.root(), name),
+            _ => None,
+        };
+        let Some(program) = named.or_else(|| behind_wrappers(stage.root())) else {
             self.not_applicable(name, 5, "PID 1 is the program itself, or has several children");
             return Ok(());
         };
@@ -295,6 +310,15 @@ fn behind_wrappers(root: i32) -> Option<i32> {
     (pid != root).then_some(pid)
 }
 
+/// The first process below with this name.
+fn find_below(root: i32, name: &str) -> Option<i32> {
+    let find = |child: i32| match stat(child) {
+        Some(stat) if stat.name == name => Some(child),
+        _ => find_below(child, name),
+    };
+    processes::children(root).into_iter().find_map(find)
+}
+
 /// The names of those that were alive when this PID 1 ended.
 fn killed_at_the_end(recording: &Recording, root: i32) -> Vec<String> {
     let Some(end) = recording.process(root).and_then(|process| process.end) else { return Vec::new() };
@@ -317,8 +341,17 @@ fn killed_at_the_end(recording: &Recording, root: i32) -> Vec<String> {
         .collect()
 }
 
-/// The report as plain lines.
+/// The report as plain lines, with the lines that mend what is wrong.
 pub fn lines(report: &Report) -> String {
+    written(report, true)
+}
+
+/// The same without these: for who is to find them.
+pub fn findings(report: &Report) -> String {
+    written(report, false)
+}
+
+fn written(report: &Report, with_remedies: bool) -> String {
     let mut text = format!("As PID 1: {}\n\n", report.command);
     for point in &report.points {
         let mark = match point.verdict {
@@ -327,7 +360,7 @@ pub fn lines(report: &Report) -> String {
             Verdict::NotApplicable => "–    ",
         };
         text += &format!("{mark}  {}: {} (lesson {})\n", point.name, point.measured, point.lesson);
-        for line in point.remedy.iter().flat_map(|remedy| remedy.lines()) {
+        for line in point.remedy.iter().filter(|_| with_remedies).flat_map(|remedy| remedy.lines()) {
             text += &format!("         | {line}\n");
         }
     }

@@ -1,6 +1,6 @@
 //! An engine of the lab's own: its folders, socket and addresses are nobody else's, and it is gone at the end.
 
-use super::{processes::started_at, recording::Outcome};
+use super::{layers::Layer, processes::started_at, recording::Outcome};
 use crate::error::{Context, Error, Result};
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -12,7 +12,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,8 @@ pub struct Engine {
     folder: PathBuf,
     daemon: Option<Child>,
     pool: Pool,
+    /// What lesson 16 found in the image that its columns have in common.
+    pub layers: OnceLock<std::result::Result<Vec<Layer>, String>>,
 }
 
 /// The engine that a lesson's runs have in common; started by the first that wants it.
@@ -50,7 +52,7 @@ impl Engine {
     pub fn start(lesson: &Path, name: &str) -> Result<Engine> {
         let folder = lesson.join(FOLDER).join(name);
         fs::create_dir_all(&folder).at("create", &folder)?;
-        let mut engine = Engine { folder, daemon: None, pool: Pool::take()? };
+        let mut engine = Engine { folder, daemon: None, pool: Pool::take()?, layers: OnceLock::new() };
         engine.start_daemon()?;
         Ok(engine)
     }
@@ -88,9 +90,14 @@ impl Engine {
         }
     }
 
+    /// The path of its socket.
+    pub fn socket(&self) -> String {
+        self.folder.join("sock").to_string_lossy().into_owned()
+    }
+
     /// This program as a client of the engine, ready for arguments.
     pub fn client(&self) -> Result<Command> {
-        let mut command = client(&format!("unix://{}", self.folder.join("sock").display()))?;
+        let mut command = client(&format!("unix://{}", self.socket()))?;
         // Outside of any project.
         command.current_dir(&self.folder);
         Ok(command)
@@ -110,10 +117,10 @@ impl Engine {
         })
     }
 
-    /// Builds the image `lab` from a Dockerfile, beside which lies a static busybox.
-    pub fn build(&self, dockerfile: &str) -> Result<String> {
+    /// Builds the image `lab` from a Dockerfile, beside which lie a static busybox and the file `app`.
+    pub fn build(&self, dockerfile: &str, app: &str) -> Result<String> {
         let context = self.folder.join("context");
-        write_context(&context, dockerfile)?;
+        write_context(&context, dockerfile, app)?;
         self.run(&["--project-directory", &context.to_string_lossy(), "-f", &file(&context), "build"])
     }
 }
@@ -123,7 +130,7 @@ fn file(context: &Path) -> String {
 }
 
 /// A build context: the Dockerfile, a static busybox, and the Compose file that names the image.
-fn write_context(context: &Path, dockerfile: &str) -> Result<()> {
+fn write_context(context: &Path, dockerfile: &str, app: &str) -> Result<()> {
     fs::create_dir_all(context).at("create", context)?;
     let put = |name: &str, text: &str| {
         let path = context.join(name);
@@ -131,6 +138,7 @@ fn write_context(context: &Path, dockerfile: &str) -> Result<()> {
     };
     put("compose.yaml", "services: {lab: {build: ., image: lab}}\n")?;
     put("Dockerfile", dockerfile)?;
+    put("app", app)?;
     let busybox = crate::cli::find_program("busybox").ok_or_else(|| Error::Failed("there is no busybox".into()))?;
     let path = context.join("busybox");
     fs::copy(&busybox, &path).map(drop).at("copy busybox to", &path)
@@ -215,7 +223,7 @@ pub fn remove_stale(lesson: &Path) {
             }
         }
         if let Ok(pool) = Pool::take() {
-            drop(Engine { folder, daemon: None, pool });
+            drop(Engine { folder, daemon: None, pool, layers: OnceLock::new() });
         }
     }
 }

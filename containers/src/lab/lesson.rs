@@ -12,7 +12,7 @@
 
 use super::{
     alternative::Alternative,
-    daemons, experiments, networks, parts,
+    daemons, experiments, layers, networks, parts,
     recording::{Observation, Outcome, Value},
     stage::Stage,
     storage,
@@ -97,6 +97,7 @@ const TEXTS: &[(&str, Experiment)] = &[
     (include_str!("lessons/13-daemons.md"), With(daemons::daemons)),
     (include_str!("lessons/14-storage.md"), With(storage::storage)),
     (include_str!("lessons/15-networks.md"), With(networks::networks)),
+    (include_str!("lessons/16-layers.md"), With(layers::layers)),
 ];
 
 static LESSONS: LazyLock<Vec<Lesson>> = LazyLock::new(|| {
@@ -191,10 +192,7 @@ fn read(text: &str, experiment: Experiment) -> Result<Lesson, String> {
     let (heading, _) = text.split_once('\n').ok_or("no heading")?;
     let (number, rest) = heading.strip_prefix("# ").and_then(|it| it.split_once(' ')).ok_or("no number")?;
     let (name, title) = rest.split_once(": ").ok_or("no title")?;
-    let section = |wanted: &str| -> Result<&str, String> {
-        let body = text.split("\n## ").skip(1).find_map(|part| part.strip_prefix(wanted)?.strip_prefix('\n'));
-        body.map(str::trim).ok_or_else(|| format!("{name}: no section “{wanted}”"))
-    };
+    let section = |wanted: &str| section(text, wanted).map_err(|why| format!("{name}: {why}"));
     let choice = |line: &str| -> Option<Choice> {
         let (mark, text) = line.strip_prefix("- [")?.split_once("] ")?;
         Some(Choice { text: text.to_owned(), is_right: mark == "x" })
@@ -218,7 +216,14 @@ fn read(text: &str, experiment: Experiment) -> Result<Lesson, String> {
     })
 }
 
-fn programs(section: &str) -> Vec<Program> {
+/// The text below `## WANTED`.
+pub(super) fn section<'a>(text: &'a str, wanted: &str) -> Result<&'a str, String> {
+    let body = text.split("\n## ").skip(1).find_map(|part| part.strip_prefix(wanted)?.strip_prefix('\n'));
+    body.map(str::trim).ok_or_else(|| format!("no section “{wanted}”"))
+}
+
+/// The code blocks whose info string is `LANGUAGE FILE`.
+pub(super) fn programs(section: &str) -> Vec<Program> {
     let program = |block: &str| -> Option<Program> {
         let (info, rest) = block.split_once('\n')?;
         let (language, file) = info.split_once(' ')?;

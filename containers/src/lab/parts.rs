@@ -50,7 +50,7 @@ fn embedded(stage: &mut Stage) -> Result<()> {
     }
     let mut engine = Engine::start(stage.folder(), "parts")?;
     stage.watch(engine.pid(), "inception daemon");
-    engine.build(IMAGE)?;
+    engine.build(IMAGE, "")?;
     for victim in ["client", "engine", "shim", "init", "service"] {
         let mut command = engine.client()?;
         let mut client = run(stage, &mut command, victim)?;

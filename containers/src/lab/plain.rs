@@ -37,7 +37,7 @@ pub fn happened(runs: &[Run]) -> String {
     let mut text = String::new();
     for run in runs {
         let _ = writeln!(text, "{}", headline(run));
-        if run.outcome == Outcome::Ran {
+        if run.outcome == Outcome::Ran && !run.recording.events.is_empty() {
             text += &story(&run.recording);
         }
     }

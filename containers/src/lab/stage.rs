@@ -147,7 +147,7 @@ impl<'a> Stage<'a> {
             return Ok(engine.clone());
         }
         let engine = Engine::start(&self.folder, "shared")?;
-        engine.build(dockerfile)?;
+        engine.build(dockerfile, "hello")?;
         Ok(shared.insert(Arc::new(engine)).clone())
     }
 

@@ -197,6 +197,16 @@ fn networks() {
     assert_eq!(all(&runs, "the host reaches it"), [true, true, false]);
 }
 
+#[test]
+fn layers() {
+    let columns = ["COPY busybox", "RUN --install", "COPY app", "RUN rm", "RUN echo", "ENV"];
+    let runs = compared("layers", &columns);
+    assert_eq!(all(&runs, "whited out"), [0, 0, 0, 1, 0, 0]);
+    assert_eq!(all(&runs, "from cache, built again"), [true; 6]);
+    assert_eq!(all(&runs, "from cache, app changed"), [true, true, false, false, false, false]);
+    assert!(observed(&runs[0], "size").as_i64().unwrap() > 500);
+}
+
 /// Without rights: a user namespace, /proc and the init's event log.
 #[test]
 fn without_root() {

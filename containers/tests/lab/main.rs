@@ -3,5 +3,6 @@
 
 mod check;
 mod endings;
+mod exercises;
 mod harness;
 mod lessons;
