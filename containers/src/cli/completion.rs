@@ -4,7 +4,7 @@
 use super::{Globals, output, project, table};
 use crate::{
     error::{Error, Result},
-    lab::{alternative::Alternative, lesson},
+    lab::{alternative::Alternative, exercise, lesson},
 };
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs, Optionality};
 
@@ -115,9 +115,15 @@ fn candidates(
         command.commands.iter().map(|next| (next.name.to_owned(), about(next.command.description))).collect()
     } else if command.name == "completion" {
         ["bash", "zsh", "fish"].map(|shell| (shell.to_owned(), String::new())).to_vec()
+    } else if command.name == "lab" && before.last().is_some_and(|word| word == "exercise") {
+        exercise::all().iter().map(|exercise| (exercise.name.clone(), exercise.title.clone())).collect()
     } else if command.name == "lab" && !before.iter().any(|word| word == "check") {
         let lessons = lesson::all().iter().map(|lesson| (lesson.name.clone(), lesson.title.clone()));
-        let others = [("all", "every lesson"), ("check", "what an image or a command does wrong as PID 1")];
+        let others = [
+            ("all", "every lesson"),
+            ("exercise", "mend what is broken"),
+            ("check", "what an image or a command does wrong as PID 1"),
+        ];
         lessons.chain(others.map(|(word, about)| (word.to_owned(), about.to_owned()))).collect()
     } else if command.positionals.iter().any(|positional| positional.name.contains("service")) {
         services().into_iter().map(|name| (name, "service".to_owned())).collect()
@@ -167,6 +173,7 @@ mod tests {
             ("lab --alternative t", "tini"),
             ("lab zombies --js", "--json"),
             ("lab check ", ""),
+            ("lab exer", "exercise"),
         ] {
             assert_eq!(complete(text), expected, "{text}");
         }
