@@ -81,7 +81,7 @@ fn small_large_and_other_sizes() {
             let lines: Vec<&str> = text.lines().collect();
             lines.len() <= height.into()
                 && lines[0].starts_with("Lesson 3, orphans")
-                && lines[lines.len().saturating_sub(2)..].concat().contains("q explanation")
+                && lines[lines.len().saturating_sub(4)..].concat().contains("q explanation")
                 && lines.iter().all(|line| line.chars().count() <= width.into())
         };
         window.until(&format!("{width} by {height}"), fits);

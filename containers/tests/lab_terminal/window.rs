@@ -26,7 +26,7 @@ impl Window {
         let (before, after) = (window.settings("before"), window.settings("after"));
         // What tmux itself was started with must not be what is tested.
         let script = format!(
-            "unset NO_COLOR COLORTERM; stty -a > {}; {command}; code=$?; stty -a > {}; echo DONE $code; exec sleep 1000",
+            "unset NO_COLOR COLORTERM; stty -g > {}; {command}; code=$?; stty -g > {}; echo DONE $code; exec sleep 1000",
             before.display(),
             after.display()
         );

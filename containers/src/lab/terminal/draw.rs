@@ -16,6 +16,9 @@ use ratatui::{
 /// A panel narrower than this says too little.
 pub const WIDTH: u16 = 38;
 
+/// What the marks of the trees say; after the keys, where there is room.
+const MARKS: &str = "● lives   Z zombie   T stopped   ✗ killed   · ended   ↪ adopted from";
+
 /// What one panel shows.
 pub struct Panel {
     pub title: String,
@@ -48,8 +51,9 @@ pub fn draw(frame: &mut Frame, scene: &Scene) {
     let theme = Theme::of_environment();
     let width = usize::from(frame.area().width);
     let mut keys = wrapped(scene.keys, width);
+    keys.extend(wrapped(MARKS, width));
     // A small screen is for what there is to see; the first keys are the most wanted.
-    keys.truncate(usize::from(frame.area().height / 4).max(1));
+    keys.truncate(usize::from(frame.area().height / 6).max(1));
     let has_tabs = u16::from(scene.tabs.len() > 1);
     let [head, tabs, body, line, bottom] = Layout::vertical([
         Constraint::Length(1),
