@@ -19,6 +19,7 @@ mod ps;
 mod run;
 mod run_options;
 mod session;
+mod top;
 mod up;
 mod vm;
 mod vm_build;
@@ -101,6 +102,7 @@ enum Command {
     Volume(volumes::Volume),
     Network(networks::Network),
     Vm(vm::Vm),
+    Top(top::Top),
     Lab(lab::LabCommand),
     Completion(completion::Completion),
 }
@@ -172,6 +174,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Volume(volume) => volume.run(&globals),
         Command::Network(network) => network.run(&globals),
         Command::Vm(vm) => vm.run(&globals),
+        Command::Top(top) => top.run(&globals),
         Command::Lab(lab) => lab.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }
