@@ -45,7 +45,7 @@ bench-init: init
 	$(CARGO) build --quiet --release --package init-tests
 	$(TARGET)/release/init-tests --bench --write docs/benchmarks.md
 
-# The init as PID 1 of virtual machines, beside busybox: a minute. The init without the feature is for its size only.
+# The init as PID 1 of virtual machines, beside busybox: a minute; two where it is emulated. The init without the feature is for its size only.
 bench-vm: init
 	@scripts/need qemu-system-x86_64=qemu-system-x86 /bin/busybox=busybox-static
 	CARGO_TARGET_DIR=$(abspath $(TARGET))/without-vm INIT_FEATURES=--no-default-features scripts/build-init
