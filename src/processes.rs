@@ -407,6 +407,10 @@ impl World for Processes {
             // Of a container that was ended by force.
             let _ = sys::remove_file(file);
         }
+        if self.has_terminal {
+            // The last one's.
+            terminal::take_back(self.group);
+        }
         let terminal = terminal::in_foreground();
         self.has_terminal = terminal.is_some();
         self.birth.terminal = terminal.as_ref().map(terminal::Terminal::fd);

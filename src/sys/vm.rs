@@ -207,6 +207,16 @@ pub fn owned(fd: c_int) -> std::os::fd::OwnedFd {
     unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
 }
 
+/// Makes a terminal the controlling one of this process's own session (ioctl_tty(2), TIOCSCTTY); writing to it waits.
+pub fn take_terminal(fd: c_int) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    unsafe {
+        libc::setsid();
+        checked(c_long::from(libc::ioctl(fd, libc::TIOCSCTTY, 1)))?;
+        checked(c_long::from(libc::fcntl(fd, libc::F_SETFL, libc::O_RDWR))).map(drop)
+    }
+}
+
 /// Sets a terminal's size (ioctl_tty(2), TIOCSWINSZ).
 pub fn set_size(fd: c_int, rows: u16, columns: u16) -> Result<(), Errno> {
     let size = [rows, columns, 0, 0];

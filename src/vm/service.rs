@@ -48,7 +48,10 @@ pub fn make(settings: &Settings, after: &[Vec<u8>]) -> Result<Service, String> {
     config.new_session = true;
     config.mask = signal::ALL_BUT_FAULTS;
     config.identity.limits = settings.limits.iter().map(|limit| (limit.resource, limit.values)).collect();
-    config.console = console(settings)?;
+    match console(settings)? {
+        Some(path) if settings.is_plain => config.new_session = hold(&path).is_err(),
+        path => config.console = path,
+    }
     config.requests = Some(Requests::listen(settings.stop_signal, &settings.status));
     let mut defaults = default_path();
     if let Some(zone) = &settings.zone {
@@ -102,6 +105,15 @@ fn console(settings: &Settings) -> Result<Option<CString>, String> {
         let _ = settle(&path, settings.is_plain, settings.console_size);
     }
     Ok(Some(path))
+}
+
+/// Makes a terminal the init's own, and its 0, 1 and 2, for the service to be its foreground group: at the end of a
+/// session's leader the kernel hangs its terminal up, and throws away what is not sent yet. Nobody logs in by a pipe.
+fn hold(path: &CString) -> nix::Result<()> {
+    let fd = sys::open(path, libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK)?;
+    sys::vm::take_terminal(fd)?;
+    sys::vm::make_standard(fd);
+    Ok(())
 }
 
 /// Sets a terminal's mode and size.
