@@ -1,6 +1,6 @@
 //! `inception`: builds images and runs containers. Three duties: the commands (`cli`), the daemon that
 //! serves the Docker Engine API (`api`, `engine`) and drives a shim for each container (`shim`; the program is the
-//! package inception-shim), and the network helper (`network::helper`).
+//! package inception-shim), and the network helper (`network::helper`). Virtual machines (`vm`) have a keeper each.
 
 mod api;
 mod beside;
@@ -15,6 +15,7 @@ mod lab;
 mod network;
 mod shim;
 mod sys;
+mod vm;
 
 use std::process::ExitCode;
 
