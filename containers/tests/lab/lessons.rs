@@ -3,7 +3,7 @@
 
 use crate::harness::{ALTERNATIVES, events, lab, lab_as_nobody, observed, soon, under};
 use serde_json::{Value, json};
-use std::sync::{LazyLock, Once, OnceLock};
+use std::sync::{Once, OnceLock};
 
 const NAMES: [&str; 11] = [
     "sigterm",
@@ -19,9 +19,12 @@ const NAMES: [&str; 11] = [
     "trap",
 ];
 
+/// An exit code and the runs.
+type Ran = (i32, Vec<Value>);
+
 /// Lessons mostly wait out grace periods: they are run ahead, four at a time.
-fn ahead(name: &str) -> (i32, Vec<Value>) {
-    static RUNS: LazyLock<[OnceLock<(i32, Vec<Value>)>; NAMES.len()]> = LazyLock::new(Default::default);
+fn ahead(name: &str) -> Ran {
+    static RUNS: [OnceLock<Ran>; NAMES.len()] = [const { OnceLock::new() }; NAMES.len()];
     static WORKERS: Once = Once::new();
     WORKERS.call_once(|| {
         for worker in 0..4 {
