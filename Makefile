@@ -45,7 +45,7 @@ bench-init: init
 	$(CARGO) build --quiet --release --package init-tests
 	$(TARGET)/release/init-tests --bench --write docs/benchmarks.md
 
-# The init as PID 1 of virtual machines, beside busybox: a minute. The init without the feature is for its size only.
+# The init as PID 1 of virtual machines, beside busybox: a minute; two where it is emulated. The init without the feature is for its size only.
 bench-vm: init
 	@scripts/need qemu-system-x86_64=qemu-system-x86 /bin/busybox=busybox-static
 	CARGO_TARGET_DIR=$(abspath $(TARGET))/without-vm INIT_FEATURES=--no-default-features scripts/build-init
@@ -78,5 +78,5 @@ test-packages:
 	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns \
 	    tini=tini dumb-init=dumb-init catatonit=catatonit docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver /usr/lib/python3/dist-packages/html5lib/__init__.py=python3-html5lib \
 	    qemu-system-x86_64=qemu-system-x86 /usr/lib/qemu/virtiofsd=qemu-system-common depmod=kmod mke2fs=e2fsprogs \
-    /usr/lib/grub/i386-pc/boot.img=grub-pc-bin \
-	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck
+	    /usr/lib/grub/i386-pc/boot.img=grub-pc-bin \
+	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck tmux=tmux

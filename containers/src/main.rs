@@ -10,7 +10,7 @@ mod compose;
 mod engine;
 mod error;
 mod image;
-#[allow(dead_code, reason = "the views come next")]
+#[allow(dead_code, reason = "what the terminal view and the page use")]
 mod lab;
 mod network;
 mod shim;

@@ -316,10 +316,6 @@ impl Machine {
 }
 
 impl Running {
-    pub fn pid(&self) -> i32 {
-        self.child.id() as i32
-    }
-
     /// A command for qemu's monitor.
     pub fn control(&self, command: &str) -> io::Result<()> {
         let mut monitor = UnixStream::connect(&self.control)?;

@@ -14,7 +14,7 @@ mod built;
 
 static KERNEL: LazyLock<Kernel> = LazyLock::new(|| Kernel::find().expect("a kernel: scripts/vm-kernel"));
 /// Of which half is the emulation's own, where the processor's virtualization can't be used.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two machines at a time, however many tests run.
 fn permit() -> MutexGuard<'static, ()> {
@@ -86,6 +86,18 @@ fn a_service_has_a_system_and_a_terminal() {
     let ids: Vec<&str> = lines[1].split(' ').collect();
     assert!(ids[0] == ids[1] && ids[0] == ids[3] && ids[2] == "1088", "{lines:?}");
     assert_eq!(lines[2..], ["2", "8", "1", "x", "1"]);
+}
+
+#[test]
+fn who_sits_at_the_console_types_and_interrupts() {
+    let archive = archive(&shell("echo ready; read line; echo got $line; sleep 100"));
+    let _permit = permit();
+    let mut running = machine(archive).start().unwrap();
+    running.wait_for("ready", LIMIT).unwrap();
+    running.type_in("hello\n").unwrap();
+    running.wait_for("got hello", LIMIT).unwrap();
+    running.type_in("\x03").unwrap();
+    ends_with(&running.wait(LIMIT).unwrap(), 130 % 128, &["got hello"]);
 }
 
 #[test]
@@ -259,10 +271,10 @@ fn a_full_disk_stops_neither_the_service_nor_the_end() {
 
 #[test]
 fn settings_of_the_service_and_the_machine() {
-    let script = "hostname; id; pwd; umask; ulimit -n; echo $A $TZ $PATH; cat /setup; cat /proc/sys/kernel/random/entropy_avail; date +%z; exit 3";
+    let script = "hostname; id; pwd; umask; ulimit -n; echo $A $TZ $PATH; cat /setup; cat /proc/sys/kernel/random/entropy_avail; date +%z; busybox stty size; busybox stty -a; exit 3";
     let configuration = format!(
         "{}hostname = \"a-name\"\nuser = 1000:1001\nworkdir = /etc\numask = 027\nrlimit = nofile 77:88\nenv = A=a \"b\"\n\
-         zone = Test/Zone\nseed = /seed\nsetup = sh -c \"echo prepared $$ > /setup\"\nsuccess = 3\n",
+         zone = Test/Zone\nseed = /seed\nsetup = sh -c \"echo prepared $$ > /setup\"\nsuccess = 3\nconsole-mode = plain\nconsole-size = 33 99\n",
         shell(script)
     );
     let mut zone = b"TZif".to_vec();
@@ -287,6 +299,9 @@ fn settings_of_the_service_and_the_machine() {
         "a \"b\" :Test/Zone /usr/local/sbin:",
         "prepared ",
         "+0200",
+        "33 99",
+        "-opost",
+        "-echo ",
     ];
     ends_with(&ended, 0, &parts);
 }
@@ -411,7 +426,7 @@ fn a_static_address_reaches_the_host_and_a_port_takes_the_exit_code() {
     let ended = running.wait(LIMIT).unwrap();
     assert_eq!(accepted.join().unwrap(), "hello", "{}", ended.console);
     assert!(ended.console.contains("inet6 fec0::15/64"), "{}", ended.console);
-    assert_eq!(std::fs::read_to_string(file).unwrap(), "200\n", "{}", ended.console);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "started\n200\n", "{}", ended.console);
 }
 
 #[test]

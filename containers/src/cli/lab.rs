@@ -1,4 +1,4 @@
-//! `inception lab`: the lessons, in plain lines or JSON.
+//! `inception lab`: the lessons, on a terminal's screen, in plain lines or JSON.
 
 use super::{Globals, connect::connect, output};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         page, plain,
         recording::{NoWatcher, Outcome, Run},
         serve,
+        terminal::{self, screen::Screen},
     },
 };
 use argh::{ArgsInfo, FromArgs};
@@ -53,7 +54,10 @@ pub struct LabCommand {
     /// one JSON object a run, a line each
     #[argh(switch)]
     json: bool,
-    /// do not ask what is expected
+    /// lines and no screen, on a terminal too
+    #[argh(switch)]
+    plain: bool,
+    /// do not ask what is expected, nor wait for a key at the end
     #[argh(switch, short = 'y')]
     yes: bool,
     /// seconds that a stop waits for the program (default: 3)
@@ -252,7 +256,10 @@ impl LabCommand {
             let right = ask(lab, lesson)?;
             output::print(if right { "We will see: it runs now.\n" } else { "Let us see: it runs now.\n" })?;
         }
-        let runs = lab.run(lesson, alternatives)?;
+        let runs = match !self.plain && Screen::is_possible() {
+            true => terminal::lesson::run(lab, lesson, alternatives, !self.yes)?,
+            false => lab.run(lesson, alternatives)?,
+        };
         output::print(&format!("\nWhat happened\n{}\n{}\n", plain::happened(&runs), plain::after(lesson)))?;
         Ok(runs)
     }

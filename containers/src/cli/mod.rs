@@ -19,6 +19,7 @@ mod ps;
 mod run;
 mod run_options;
 mod session;
+mod top;
 mod up;
 mod vm;
 mod vm_build;
@@ -100,8 +101,9 @@ enum Command {
     Inspect(inspect::Inspect),
     Volume(volumes::Volume),
     Network(networks::Network),
-    Lab(lab::LabCommand),
     Vm(vm::Vm),
+    Top(top::Top),
+    Lab(lab::LabCommand),
     Completion(completion::Completion),
 }
 
@@ -171,8 +173,9 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Inspect(inspect) => inspect.run(&globals),
         Command::Volume(volume) => volume.run(&globals),
         Command::Network(network) => network.run(&globals),
-        Command::Lab(lab) => lab.run(&globals),
         Command::Vm(vm) => vm.run(&globals),
+        Command::Top(top) => top.run(&globals),
+        Command::Lab(lab) => lab.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }
 }

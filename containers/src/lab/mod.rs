@@ -29,8 +29,10 @@ pub mod serve;
 pub mod signals;
 mod stage;
 mod storage;
+pub mod terminal;
 mod trace_line;
 mod tracer;
+pub mod watch;
 
 use crate::error::{Error, Result};
 use alternative::Alternative;
@@ -62,10 +64,7 @@ impl Lab<'_> {
     pub fn run(&self, lesson: &Lesson, alternatives: &[Alternative]) -> Result<Vec<Run>> {
         let folder = Folder::new(&lesson.programs)?;
         let folder = folder.path();
-        let columns: Vec<(String, Alternative)> = match lesson.experiment {
-            Experiment::Under(_) => alternatives.iter().map(|one| (one.name().to_owned(), *one)).collect(),
-            Experiment::With(_) => lesson.columns.iter().map(|name| (name.clone(), Alternative::None)).collect(),
-        };
+        let columns = columns(lesson, alternatives);
         // Ends after the runs.
         let shared = SharedEngine::default();
         let shared = &shared;
@@ -134,6 +133,14 @@ impl Lab<'_> {
         let mut path = folder.join("bin").into_os_string();
         path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         vec![("PATH".into(), path), ("HOME".into(), "/".into()), ("LC_ALL".into(), "C".into())]
+    }
+}
+
+/// What a lesson is run under, or with: its runs' names.
+fn columns(lesson: &Lesson, alternatives: &[Alternative]) -> Vec<(String, Alternative)> {
+    match lesson.experiment {
+        Experiment::Under(_) => alternatives.iter().map(|one| (one.name().to_owned(), *one)).collect(),
+        Experiment::With(_) => lesson.columns.iter().map(|name| (name.clone(), Alternative::None)).collect(),
     }
 }
 

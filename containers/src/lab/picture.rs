@@ -38,6 +38,7 @@ pub struct Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
+    /// It begins now.
     pub fn new(run: &'a RunId, watcher: &'a dyn Watcher, source: Source) -> Self {
         Picture {
             run,
@@ -268,6 +269,75 @@ impl<'a> Picture<'a> {
         self.find_children(root, clock::now());
     }
 
+    /// A process that was there before it was watched, or that came from elsewhere (`docker exec`): then it is news.
+    pub fn found(&mut self, pid: i32, is_news: bool) {
+        let Some(stat) = stat(pid).filter(|_| !self.places.contains_key(&pid)) else { return };
+        let now = clock::now();
+        let parent = if self.places.contains_key(&stat.parent) { stat.parent } else { LAB };
+        self.add(pid, parent, &stat.name, now);
+        if is_news {
+            self.event(now, Kind::Fork, parent, Some(pid), None, "fork".into());
+        }
+        if stat.state == 'Z' {
+            self.zombies.insert(pid);
+            let at = self.since(now);
+            self.change(pid, |process| {
+                process.end = Some(at);
+                process.exit_status = Some(shell_status(stat.wait_status));
+                process.states.push(StateChange { at, state: State::Zombie });
+            });
+        }
+        self.waiting.remove(&pid).into_iter().flatten().for_each(|event| self.trace(event));
+    }
+
+    /// A process is gone, and nobody here waited for it: a first one, or one whose exit was not told.
+    pub fn left(&mut self, pid: i32) {
+        let now = clock::now();
+        self.exit(pid, now, None);
+        let at = self.since(now);
+        self.change(pid, |process| {
+            process.reaped = Some(at);
+            process.states.push(StateChange { at, state: State::Gone });
+        });
+    }
+
+    /// The name that the process has given itself.
+    pub fn rename(&mut self, pid: i32, name: String) {
+        self.change(pid, |process| process.name = name);
+    }
+
+    /// The first of the processes that this one comes from.
+    pub fn root_of(&self, pid: i32) -> i32 {
+        self.roots.get(&pid).copied().unwrap_or(LAB)
+    }
+
+    /// Now, in the recording's time.
+    pub fn now(&self) -> u64 {
+        self.since(clock::now())
+    }
+
+    /// Leaves out who was gone and what happened before `since` (in the recording's time), and all but the last `most`.
+    pub fn forget(&mut self, since: u64, most: usize) {
+        let Recording { processes, events, .. } = &mut self.recording;
+        let old = events.partition_point(|event| event.at < since).max(events.len().saturating_sub(most));
+        events.drain(..old);
+        let mut gone = processes.iter().filter(|process| process.reaped.is_some()).count();
+        processes.retain(|process| {
+            let is_old = process.reaped.is_some_and(|reaped| reaped < since || gone > most);
+            gone -= usize::from(is_old);
+            !is_old
+        });
+        self.places = processes.iter().enumerate().map(|(place, process)| (process.pid, place)).collect();
+        let places = &self.places;
+        self.threads.retain(|_, process| places.contains_key(process));
+        self.roots.retain(|pid, _| places.contains_key(pid));
+        self.zombies.retain(|pid| places.contains_key(pid));
+        self.got.retain(|(pid, _)| places.contains_key(pid));
+        // What nobody has claimed in a second is of no process here.
+        let recent = clock::now().saturating_sub(1_000_000);
+        self.waiting.retain(|_, events| events.iter().any(|event| event.at >= recent));
+    }
+
     /// All that is below a process, when the lab comes to see it late; their outside pids.
     pub fn find_tree(&mut self, pid: i32) -> Vec<i32> {
         self.find_children(pid, clock::now());
@@ -380,7 +450,9 @@ impl<'a> Picture<'a> {
     fn event(&mut self, now: u64, kind: Kind, pid: i32, other: Option<i32>, signal: Option<i32>, text: String) {
         let event = Event { at: self.since(now), kind, pid, other, signal, text };
         self.watcher.update(self.run, Update::Event(event.clone()));
-        self.recording.events.push(event);
+        // Two sources, and each processor's buffer: they come nearly in order.
+        let place = self.recording.events.partition_point(|known| known.at <= event.at);
+        self.recording.events.insert(place, event);
     }
 
     fn since(&self, now: u64) -> u64 {

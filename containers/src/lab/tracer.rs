@@ -31,13 +31,10 @@ use std::{
 };
 
 /// The events that make up the picture. task_newtask tells threads from processes.
-const EVENTS: [&str; 5] = [
-    "task/task_newtask",
-    "sched/sched_process_fork",
-    "sched/sched_process_exec",
-    "sched/sched_process_exit",
-    "signal/signal_generate",
-];
+const EVENTS: [&str; 5] =
+    ["task/task_newtask", "sched/sched_process_fork", "sched/sched_process_exec", "sched/sched_process_exit", SIGNALS];
+
+const SIGNALS: &str = "signal/signal_generate";
 
 /// Of each processor. Some ten thousand events.
 const BUFFER_KIB: &str = "1024";
@@ -61,6 +58,35 @@ pub struct Tracer {
 impl Tracer {
     /// Watches the calling thread and every thread and process that comes of it from now on.
     pub fn start() -> Result<Tracer> {
+        Tracer::with(&EVENTS, |tracer| {
+            tracer.write("options/event-fork", "1")?;
+            tracer.write("set_event_pid", &gettid().to_string())
+        })
+    }
+
+    /// Watches only the signals to some processes, whoever sends them: [`Tracer::aim`] says which.
+    pub fn start_signals() -> Result<Tracer> {
+        Tracer::with(&[SIGNALS], |tracer| tracer.aim(&[]))
+    }
+
+    /// Watches these threads, too, and what comes of them.
+    pub fn add(&self, threads: &[i32]) -> Result<()> {
+        let path = self.instance.join("set_event_pid");
+        // Opened without O_TRUNC, which would forget the others.
+        let mut file = OpenOptions::new().write(true).open(&path).at("open", &path)?;
+        let numbers: Vec<String> = threads.iter().map(i32::to_string).collect();
+        file.write_all((numbers.join(" ") + " ").as_bytes()).at("write", &path)
+    }
+
+    /// Tells of signals to these processes only, of no more than the first 100 (a filter has its limit).
+    pub fn aim(&self, pids: &[i32]) -> Result<()> {
+        // No process has the number 0 here.
+        let pids = std::iter::once(&0).chain(pids.iter().take(100));
+        let filter: Vec<String> = pids.map(|pid| format!("pid == {pid}")).collect();
+        self.write(&format!("events/{SIGNALS}/filter"), &filter.join(" || "))
+    }
+
+    fn with(events: &[&str], filter: impl FnOnce(&Tracer) -> Result<()>) -> Result<Tracer> {
         let mount = mount_tracefs().doing("mount tracefs")?;
         let instances = PathBuf::from(format!("/proc/self/fd/{}/instances", mount.as_raw_fd()));
         remove_stale(&instances);
@@ -77,18 +103,17 @@ impl Tracer {
             marker: None,
             _mount: mount,
         };
-        tracer.set_up()?;
+        tracer.set_up(events, filter)?;
         Ok(tracer)
     }
 
-    fn set_up(&mut self) -> Result<()> {
+    fn set_up(&mut self, events: &[&str], filter: impl FnOnce(&Tracer) -> Result<()>) -> Result<()> {
         self.write("buffer_size_kb", BUFFER_KIB)?;
         self.write("trace_clock", "mono")?;
         // Wakes the reader at once, not when half of the buffer is full.
         self.write("buffer_percent", "0")?;
-        self.write("options/event-fork", "1")?;
-        self.write("set_event_pid", &gettid().to_string())?;
-        for event in EVENTS {
+        filter(self)?;
+        for event in events {
             self.write(&format!("events/{event}/enable"), "1")?;
         }
         let path = self.instance.join("trace_marker");
