@@ -8,10 +8,7 @@ use super::{
     trace_line::{TraceEvent, What},
 };
 use crate::error::{Context, Result};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::gettid,
-};
+use nix::unistd::gettid;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::{
     fs::{self, File, OpenOptions},
@@ -41,6 +38,9 @@ const BUFFER_KIB: &str = "1024";
 
 /// Instances of labs: `inception-lab-PID-STARTED`, so that a dead lab's can be told.
 const PREFIX: &str = "inception-lab-";
+
+/// How often the events are fetched: sooner than /proc is looked at.
+const READ_EVERY: Duration = Duration::from_millis(3);
 
 type Listeners = Arc<Mutex<Vec<Sender<TraceEvent>>>>;
 
@@ -110,8 +110,6 @@ impl Tracer {
     fn set_up(&mut self, events: &[&str], filter: impl FnOnce(&Tracer) -> Result<()>) -> Result<()> {
         self.write("buffer_size_kb", BUFFER_KIB)?;
         self.write("trace_clock", "mono")?;
-        // Wakes the reader at once, not when half of the buffer is full.
-        self.write("buffer_percent", "0")?;
         filter(self)?;
         for event in events {
             self.write(&format!("events/{event}/enable"), "1")?;
@@ -222,8 +220,8 @@ fn read_pipe(mut pipe: File, listeners: &Listeners, ends: &AtomicBool) {
                 if ends.load(Ordering::Relaxed) {
                     return;
                 }
-                // Only so long, to see that the end has come.
-                let _ = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20u8));
+                // Not poll(2): to wake the reader at each event would make every one dear to the process that it is about.
+                std::thread::sleep(READ_EVERY);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
