@@ -5,8 +5,8 @@
 const BREAK: u64 = 150_000;
 /// What is left free at both ends, percent of the width.
 const MARGIN: f64 = 1.5;
-/// Two labels are at least this far apart, percent.
-const LABEL_ROOM: f64 = 11.0;
+/// What a label takes on a phone, percent.
+const LABEL: f64 = 13.5;
 
 /// Maps microseconds to percent of the picture's width.
 #[derive(Debug)]
@@ -22,6 +22,32 @@ pub struct Axis {
 pub struct Tick {
     pub place: f64,
     pub label: String,
+    /// SVG's `text-anchor`: labels near the edges stay inside.
+    pub anchor: &'static str,
+}
+
+impl Tick {
+    fn new(place: f64, label: String) -> Tick {
+        let anchor = match place {
+            ..7.0 => "start",
+            93.0.. => "end",
+            _ => "middle",
+        };
+        Tick { place, label, anchor }
+    }
+
+    /// The right end of its label, percent.
+    fn right(&self) -> f64 {
+        match self.anchor {
+            "start" => self.place + LABEL,
+            "end" => self.place,
+            _ => self.place + LABEL / 2.0,
+        }
+    }
+
+    fn lies_over(&self, other: &Tick) -> bool {
+        (self.right() - other.right()).abs() < LABEL
+    }
 }
 
 impl Axis {
@@ -73,11 +99,11 @@ impl Axis {
         let steps = [1u64, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000].map(|step| step * 1000);
         let step = steps.into_iter().find(|step| busy / step <= 8).unwrap_or(20_000_000);
         let round = (1..=end / step).map(|count| count * step).filter(|time| !is_in_break(time)).take(1000);
-        let mut ticks = vec![Tick { place: self.place(0), label: "0".into() }];
+        let mut ticks = vec![Tick::new(self.place(0), "0".into())];
         for time in self.breaks.iter().rev().map(|(_, to)| *to).chain(round) {
-            let place = self.place(time);
-            if ticks.iter().all(|tick| (tick.place - place).abs() >= LABEL_ROOM) && place < 97.0 {
-                ticks.push(Tick { place, label: duration(time) });
+            let tick = Tick::new(self.place(time), duration(time));
+            if !ticks.iter().any(|known| known.lies_over(&tick)) {
+                ticks.push(tick);
             }
         }
         ticks.sort_by(|one, other| one.place.total_cmp(&other.place));
@@ -111,7 +137,7 @@ mod tests {
         assert!(places.is_sorted(), "{places:?}");
         let ticks = axis.ticks();
         assert!(ticks.iter().any(|tick| tick.label == "3.02 s"), "{ticks:?}");
-        assert!(ticks.windows(2).all(|pair| pair[1].place - pair[0].place >= LABEL_ROOM), "{ticks:?}");
+        assert!(ticks.windows(2).all(|pair| !pair[1].lies_over(&pair[0])), "{ticks:?}");
     }
 
     #[test]

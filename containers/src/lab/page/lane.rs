@@ -91,7 +91,7 @@ fn picture(lane: &Lane, axis: &Axis, marks: &[Mark]) -> (Markup, f64) {
             }
             @for tick in axis.ticks() {
                 line.tick x1=(percent(tick.place)) x2=(percent(tick.place)) y1=(top) y2=(bottom + 4.0) {}
-                text.tick x=(percent(tick.place)) y=(bottom + 17.0) text-anchor=(anchor(tick.place)) { (tick.label) }
+                text.tick x=(percent(tick.place)) y=(bottom + 17.0) text-anchor=(tick.anchor) { (tick.label) }
             }
             @for event in &lane.recording.events {
                 (arrow(event, axis, &places, top))
@@ -110,15 +110,6 @@ fn picture(lane: &Lane, axis: &Axis, marks: &[Mark]) -> (Markup, f64) {
 
 pub fn percent(place: f64) -> String {
     format!("{place}%")
-}
-
-/// Labels near the edges stay inside.
-fn anchor(place: f64) -> &'static str {
-    match place {
-        ..4.0 => "start",
-        96.0.. => "end",
-        _ => "middle",
-    }
 }
 
 /// A stretch that is drawn shorter than it is.

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 /// Pixels of a level: marks stand above each other where they would overlap.
 pub const LEVEL: f64 = 17.0;
-const LEVELS: usize = 5;
+const LEVELS: usize = 9;
 /// How far apart numbers of one level are, percent.
 const NUMBER_ROOM: f64 = 5.5;
 /// The width of a letter where a picture is as wide as a page, percent.
@@ -27,7 +27,11 @@ pub fn numbers(lines: &[Line], axis: &Axis) -> Vec<Mark> {
         let free = ends.iter().position(|end| place - end >= NUMBER_ROOM);
         // Where all levels are full, it moves to the right on the one that has waited longest.
         let level = free.unwrap_or_else(|| longest_free(&ends));
-        let place = place.max(ends[level] + NUMBER_ROOM).min(97.5);
+        let place = place.max(ends[level] + NUMBER_ROOM);
+        if place > 97.5 {
+            // There is no room left: the line stands below all the same, with its time.
+            continue;
+        }
         ends[level] = place;
         marks.push(Mark { level, drawn: number(line, (place * 100.0).round() / 100.0, level) });
     }
