@@ -3,7 +3,7 @@
 #   make down    stop the stack; its data stays                   make bench   ratios against the peers, into docs/
 #   make dist    release binaries in dist/, twice the same bytes  make lint    formatting and clippy
 #   make clean   forget what was built here (data stays)
-.PHONY: up down test bench lint dist clean init bench-init matrix fuzz companion runtime-packages test-packages
+.PHONY: up down test bench lint dist clean init bench-init bench-vm matrix fuzz companion runtime-packages test-packages
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -24,7 +24,7 @@ test: runtime-packages test-packages init
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	shellcheck scripts/need scripts/build-init scripts/build-dist .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
+	shellcheck scripts/need scripts/build-init scripts/build-dist scripts/vm-kernel .ci/run Dockerfiles/setup Dockerfiles/summary Dockerfiles/*/*.sh Dockerfiles/mariadb/docker_process_sql
 
 dist: init
 	scripts/build-dist
@@ -37,13 +37,20 @@ init:
 	scripts/build-init
 
 # Nothing else should run meanwhile: some 15 minutes.
-bench: runtime-packages test-packages init bench-init
+bench: runtime-packages test-packages init bench-init bench-vm
 	$(CARGO) bench --package inception
 
 bench-init: init
 	@scripts/need tini=tini dumb-init=dumb-init catatonit=catatonit strace=strace
 	$(CARGO) build --quiet --release --package init-tests
 	$(TARGET)/release/init-tests --bench --write docs/benchmarks.md
+
+# The init as PID 1 of virtual machines, beside busybox: a minute. The init without the feature is for its size only.
+bench-vm: init
+	@scripts/need qemu-system-x86_64=qemu-system-x86 /bin/busybox=busybox-static
+	CARGO_TARGET_DIR=$(abspath $(TARGET))/without-vm INIT_FEATURES=--no-default-features scripts/build-init
+	$(CARGO) build --quiet --release --package init-tests
+	$(TARGET)/release/init-tests --bench-vm $(TARGET)/without-vm/init/inception-init --write docs/benchmarks.md
 
 # The cases against this init and its peers, into the pages that show them.
 matrix: init
@@ -70,4 +77,6 @@ runtime-packages:
 test-packages:
 	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns \
 	    tini=tini dumb-init=dumb-init catatonit=catatonit docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
+	    qemu-system-x86_64=qemu-system-x86 /usr/lib/qemu/virtiofsd=qemu-system-common depmod=kmod mke2fs=e2fsprogs \
+    /usr/lib/grub/i386-pc/boot.img=grub-pc-bin \
 	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck tmux=tmux

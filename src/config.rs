@@ -36,6 +36,9 @@ pub struct Rules {
     pub max_runtime: Duration,
     /// The main program is stopped when it gives no sign of life for this time; zero: it need not.
     pub watchdog: Duration,
+    /// The main program is killed when it has not ended this long after a request to stop; zero: never, because the
+    /// engine outside does that.
+    pub stop_timeout: Duration,
 }
 
 /// The settings.
@@ -60,6 +63,14 @@ pub struct Config {
     pub ready_file: Option<CString>,
     /// The exit codes of what goes wrong before the service runs.
     pub codes: Codes,
+    /// The signals that the init blocks, and waits for.
+    pub mask: u64,
+    /// The device that becomes the controlling terminal of the service's session, and its 0, 1 and 2.
+    #[cfg(feature = "vm")]
+    pub console: Option<CString>,
+    /// What asks a machine to stop; `None` in a container.
+    #[cfg(feature = "vm")]
+    pub requests: Option<crate::vm::power::Requests>,
 }
 
 /// Exit codes of the init's own failures.
@@ -92,6 +103,7 @@ impl Default for Rules {
             restart: Restart::No,
             max_runtime: Duration::ZERO,
             watchdog: Duration::ZERO,
+            stop_timeout: Duration::ZERO,
         }
     }
 }
@@ -111,6 +123,11 @@ impl Default for Config {
             notify: false,
             ready_file: None,
             codes: Codes::USUAL,
+            mask: signal::ALL,
+            #[cfg(feature = "vm")]
+            console: None,
+            #[cfg(feature = "vm")]
+            requests: None,
         }
     }
 }

@@ -19,13 +19,15 @@ pub mod supervise;
 pub mod sys;
 pub mod terminal;
 pub mod tree;
+#[cfg(feature = "vm")]
+pub mod vm;
 
 #[cfg(test)]
 mod properties;
 
 // The fuzz targets' bodies, so that they are built and tried wherever the tests run.
-#[cfg(test)]
+#[cfg(all(test, feature = "vm"))]
 extern crate self as inception_init;
-#[cfg(test)]
+#[cfg(all(test, feature = "vm"))]
 #[path = "../fuzz/src/lib.rs"]
 mod fuzzed;

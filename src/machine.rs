@@ -180,6 +180,7 @@ impl Machine {
             Phase::Running => {
                 if stop {
                     self.delayed = None;
+                    self.limit_stop(world);
                 }
                 if passed != 0 {
                     world.forward(passed);
@@ -199,6 +200,14 @@ impl Machine {
             }
             Phase::Pausing { .. } if stop => self.phase = Phase::Over,
             _ => {}
+        }
+    }
+
+    /// From a request to stop on the main program has so much time.
+    #[inline(never)]
+    fn limit_stop(&mut self, world: &mut impl World) {
+        if !self.rules.stop_timeout.is_zero() && self.kill_at.is_none() {
+            self.kill_at = Some(world.now() + self.rules.stop_timeout);
         }
     }
 
@@ -258,6 +267,7 @@ impl Machine {
             && now >= until
         {
             self.delayed = None;
+            self.limit_stop(world);
             world.forward(signal);
         }
         if let Some(kill_at) = self.kill_at {

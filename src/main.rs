@@ -10,6 +10,8 @@ use inception_init::config::Config;
 use inception_init::options::{self, Request};
 use inception_init::spawn::Command;
 use inception_init::supervise::Supervisor;
+#[cfg(feature = "vm")]
+use inception_init::vm;
 use inception_init::{environment, inherited, report, signal, supervise, sys, warning};
 
 mod memory;
@@ -24,10 +26,26 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     let count = usize::try_from(count).unwrap_or(0);
     // SAFETY: C's promise for main: `count` strings, then NULL, for as long as the process lives.
     let words = unsafe { std::slice::from_raw_parts(argv, count) };
+    #[cfg(feature = "vm")]
+    if options::asks_for_machine(words) || vm::is_machine(environment::entries()) {
+        machine(words);
+    }
     if let Some(first) = options::plain_command(words, environment::entries()) {
         return supervise(Config::default(), argv, first);
     }
     with_options(words, argv)
+}
+
+/// The kernel's words before its `--` are no words for the init, but of what it does not know; so only those after
+/// `--vm` count, which somebody said on purpose.
+#[cfg(feature = "vm")]
+#[inline(never)]
+fn machine(words: &[*const c_char]) -> ! {
+    let asked = options::asks_for_machine(words);
+    let own = if asked { words.get(2..).unwrap_or_default() } else { &[] };
+    // SAFETY: C's promise for main.
+    let own: Vec<&'static OsStr> = own.iter().map(|word| unsafe { sys::text(*word) }).collect();
+    vm::run(&own)
 }
 
 /// By itself, so that the usual case needs no stack for it.

@@ -69,6 +69,11 @@ impl Socket {
         self.fd
     }
 
+    /// The init's own supervisor hears what the service says.
+    pub fn has_outer(&self) -> bool {
+        self.outer.is_some()
+    }
+
     pub fn name(&self) -> &[u8] {
         &self.name
     }

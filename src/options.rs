@@ -45,6 +45,35 @@ const VALUED: [&str; 17] = [
 const REPEATED: [&str; 2] = ["env", "secret"];
 const SWITCHES: [&str; 3] = ["wait-all", "notify", "verbose"];
 
+/// How an option is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg(feature = "vm")]
+pub enum Kind {
+    Valued,
+    /// With a value, and as often as wanted.
+    Repeated,
+    Switch,
+}
+
+/// How the option of a name is given; `None` where there is none.
+#[cfg(feature = "vm")]
+pub fn kind(name: &str) -> Option<Kind> {
+    let of = |names: &[&str], kind| names.contains(&name).then_some(kind);
+    of(&VALUED, Kind::Valued).or(of(&REPEATED, Kind::Repeated)).or(of(&SWITCHES, Kind::Switch))
+}
+
+/// The settings that options ask for, each word as argh takes it, and how much to show: for a machine's PID 1, which has
+/// its service from elsewhere.
+#[cfg(feature = "vm")]
+pub fn supervision(words: &[String]) -> Result<(Config, u8), String> {
+    if words.is_empty() {
+        return Ok((Config::default(), 0));
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let options = Options::from_args(&["inception-init"], &words).map_err(|exit| exit.output.trim_end().to_owned())?;
+    Ok((config(&options)?, options.verbose))
+}
+
 /// A minimal PID 1 for containers: forwards signals to COMMAND, reaps every process, stops what COMMAND leaves behind,
 /// and ends with COMMAND's exit code.
 #[derive(FromArgs)]
@@ -125,6 +154,11 @@ struct Options {
     #[argh(option, long = "as", arg_name = "name")]
     #[allow(dead_code, reason = "for --help: it is read before anything else")]
     personality: Option<String>,
+    /// be PID 1 of a virtual machine (must come first), as docs/vm.md says
+    #[cfg(feature = "vm")]
+    #[argh(switch)]
+    #[allow(dead_code, reason = "for --help: it is read before anything else")]
+    vm: bool,
     /// run nothing: reap, and end by TERM or INT; holds a pod's namespaces
     #[argh(switch)]
     pause: bool,
@@ -168,6 +202,13 @@ pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item
         && Peer::named(word(0)?).is_none()
         && !environment.any(|entry| entry.as_bytes().starts_with(PREFIX.as_bytes()));
     usual.then_some(command)
+}
+
+/// Whether the first argument says that this is the PID 1 of a machine.
+#[cfg(feature = "vm")]
+pub fn asks_for_machine(args: &[*const c_char]) -> bool {
+    // SAFETY: main's arguments, which live as long as the process.
+    args.get(1).is_some_and(|word| unsafe { sys::text(*word) } == "--vm")
 }
 
 /// Reads the arguments (the first is the init's own name) and the environment's entries.
@@ -218,6 +259,10 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
         Err(exit) if exit.status.is_ok() => return Ok(Request::Print(exit.output)),
         Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_end())),
     };
+    #[cfg(feature = "vm")]
+    if options.vm {
+        return Err("--vm must come first".into());
+    }
     if options.version {
         return Ok(Request::Print(format!("inception-init version {}\n", env!("CARGO_PKG_VERSION"))));
     }
@@ -235,7 +280,7 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
 }
 
 /// The init's own words, one for one as argh takes them, and the index of the command's first word.
-fn split(args: &[&OsStr]) -> Result<(Vec<String>, usize), String> {
+pub(crate) fn split(args: &[&OsStr]) -> Result<(Vec<String>, usize), String> {
     let mut words = Vec::new();
     let mut next = 1;
     while let Some(arg) = args.get(next) {
@@ -486,8 +531,9 @@ mod tests {
         let Request::Print(help) = read_words(&["--help"], &[]) else { panic!("no help") };
         let page = include_str!("../docs/init.md");
         let manual = include_str!("../docs/man/inception-init.8").replace("\\-", "-");
-        let others = ["pause", "license", "version", "help", "as"];
-        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).chain(&others).filter(|name| **name != "verbose") {
+        let others = ["pause", "license", "version", "help", "as", "vm"];
+        let others = others.iter().filter(|name| **name != "vm" || cfg!(feature = "vm"));
+        for name in VALUED.iter().chain(&REPEATED).chain(&SWITCHES).chain(others).filter(|name| **name != "verbose") {
             let option = format!("--{name}");
             assert!(help.contains(&option) && page.contains(&option) && manual.contains(&option), "{name} in:\n{help}");
         }

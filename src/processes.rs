@@ -52,6 +52,8 @@ impl Processes {
             terminal: None,
             // As PID 1 the kernel sees to it.
             death_signal: if own_pid == 1 { 0 } else { libc::SIGKILL },
+            #[cfg(feature = "vm")]
+            console: config.console.take(),
             identity: std::mem::take(&mut config.identity),
         };
         Self {
@@ -85,8 +87,10 @@ impl Processes {
             })?;
             variables.push((b"NOTIFY_SOCKET".to_vec(), socket.name().to_vec()));
             let watchdog = self.config.rules.watchdog.as_micros();
-            // The number of who is to give signs of life is not known before it lives; without it anyone may.
-            without = if watchdog == 0 { &["WATCHDOG_PID", "WATCHDOG_USEC"] } else { &["WATCHDOG_PID"] };
+            // The number of who is to give signs of life is not known before it lives; without it anyone may. Where the
+            // init has a supervisor that waits for them, they are the service's to give.
+            let is_wanted = watchdog != 0 || socket.has_outer();
+            without = if is_wanted { &["WATCHDOG_PID"] } else { &["WATCHDOG_PID", "WATCHDOG_USEC"] };
             if watchdog != 0 {
                 variables.push((b"WATCHDOG_USEC".to_vec(), watchdog.to_string().into_bytes()));
             }
@@ -260,6 +264,14 @@ impl Processes {
         self.own_pid == 1 && !before_restart
     }
 
+    /// In a machine the kernel's threads are in the namespace too, and never leave it: who is left are the children.
+    fn is_machine(&self) -> bool {
+        #[cfg(feature = "vm")]
+        return self.config.requests.is_some();
+        #[cfg(not(feature = "vm"))]
+        false
+    }
+
     fn signal_rest(&self, signal: c_int, before_restart: bool) {
         if self.owns_namespace(before_restart) {
             let _ = sys::kill(-1, signal);
@@ -348,7 +360,9 @@ impl World for Processes {
     fn stop_rest(&mut self, before_restart: bool) -> bool {
         let owns = self.owns_namespace(before_restart);
         // Not PID 1 and no child: no descendant, because orphans become children.
-        if owns && self.told.is_empty() {
+        if self.is_machine() && self.no_children {
+            return false;
+        } else if owns && self.told.is_empty() {
             match sys::kill(-1, libc::SIGTERM) {
                 Ok(()) => {}
                 Err(Errno::ESRCH) => return false,
@@ -377,7 +391,7 @@ impl World for Processes {
     fn is_empty(&mut self, before_restart: bool) -> bool {
         self.reap();
         // Processes that `docker exec` brought in are nobody's children here.
-        self.no_children && !(self.owns_namespace(before_restart) && sys::kill(-1, 0).is_ok())
+        self.no_children && !(self.owns_namespace(before_restart) && !self.is_machine() && sys::kill(-1, 0).is_ok())
     }
 
     fn has_no_children(&self) -> bool {

@@ -1,12 +1,26 @@
 //! Diagnostics on stderr that never wait: errors and warnings always, more with --verbose.
 
+use std::ffi::OsStr;
 use std::io::Write;
 
-use crate::sys;
+use crate::{environment, sys};
+
+/// syslog(3)'s numbers, as the journal reads them at a line's beginning (sd-daemon(3)).
+const WARNING: &str = "<4>";
+const INFO: &str = "<6>";
+const DEBUG: &str = "<7>";
 
 /// Writes a line for a person to stderr, or drops it.
 pub fn say(message: std::fmt::Arguments) {
-    sys::write_or_drop(2, format!("inception-init: {message}\n").as_bytes());
+    sys::write_or_drop(2, format!("{}inception-init: {message}\n", priority(WARNING)).as_bytes());
+}
+
+/// A line's priority, where stderr leads to systemd's journal.
+fn priority(level: &'static str) -> &'static str {
+    let is_journal = environment::variable("JOURNAL_STREAM").is_some_and(|stream| {
+        sys::identity_of(2).is_some_and(|(device, inode)| stream == OsStr::new(&format!("{device}:{inode}")))
+    });
+    if is_journal { level } else { "" }
 }
 
 /// An error or a warning: shown with or without --verbose.
@@ -36,7 +50,9 @@ pub fn be_verbose(level: u8) {
         _ => log::LevelFilter::Debug,
     };
     let target = env_logger::Target::Pipe(Box::new(Stderr));
-    let line =
-        |out: &mut env_logger::fmt::Formatter, record: &log::Record| writeln!(out, "inception-init: {}", record.args());
+    let line = |out: &mut env_logger::fmt::Formatter, record: &log::Record| {
+        let level = if record.level() == log::Level::Debug { DEBUG } else { INFO };
+        writeln!(out, "{}inception-init: {}", priority(level), record.args())
+    };
     let _ = env_logger::Builder::new().filter_level(filter).target(target).format(line).try_init();
 }

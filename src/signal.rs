@@ -4,6 +4,18 @@ use std::ffi::c_int;
 
 /// Every signal. KILL and STOP can't be blocked or waited for; the kernel leaves them out by itself.
 pub const ALL: u64 = u64::MAX;
+/// Those that the kernel raises for faults of a process's own code.
+pub const FAULTS: [c_int; 7] =
+    [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV, libc::SIGSYS];
+/// Every signal but those: blocked, a fault ends the process whatever handler it has.
+pub const ALL_BUT_FAULTS: u64 = {
+    let (mut mask, mut index) = (ALL, 0);
+    while index < FAULTS.len() {
+        mask &= !bit(FAULTS[index]);
+        index += 1;
+    }
+    mask
+};
 /// The highest signal's number.
 pub const HIGHEST: c_int = 64;
 /// The first real-time signal as the kernel counts (a libc keeps some for itself and starts later).

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use crate::sys;
 
 /// Where programs are looked for when the environment has no PATH.
-const DEFAULT_PATH: &CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHELL: &CStr = c"/bin/sh";
 /// The longest path that exec takes (PATH_MAX).
 const PATH_SIZE: usize = 4096;
@@ -44,6 +44,9 @@ pub struct Birth {
     pub new_session: bool,
     /// A terminal to become the foreground process group of (with a new session: the controlling terminal).
     pub terminal: Option<c_int>,
+    /// A device to become the controlling terminal of its session, and 0, 1 and 2.
+    #[cfg(feature = "vm")]
+    pub console: Option<std::ffi::CString>,
     /// The signal that the service gets when the init is killed; 0 for none.
     pub death_signal: c_int,
     /// Who and where the service is.
@@ -58,6 +61,9 @@ pub struct Identity {
     pub groups: Option<Vec<u32>>,
     pub folder: Option<std::ffi::CString>,
     pub umask: Option<u32>,
+    /// Resource limits: the kernel's number, soft and hard value.
+    #[cfg(feature = "vm")]
+    pub limits: Vec<(u32, [u64; 2])>,
 }
 
 /// Why there is no service.
@@ -148,6 +154,10 @@ fn become_service(command: Command, birth: &Birth) -> Failure {
         // Refused by a seccomp filter the service runs as well in the init's own group.
         if birth.new_session {
             libc::setsid();
+            #[cfg(feature = "vm")]
+            if let Some(console) = &birth.console {
+                take_console(console);
+            }
             if let Some(terminal) = birth.terminal {
                 libc::ioctl(terminal, libc::TIOCSCTTY, 0);
             }
@@ -174,6 +184,30 @@ fn become_service(command: Command, birth: &Birth) -> Failure {
     Failure::Exec(exec(command, path, environment))
 }
 
+/// Makes a terminal the session's. Where that is refused the service has the init's 0, 1 and 2.
+#[cfg(feature = "vm")]
+fn take_console(console: &CStr) {
+    // SAFETY: plain system calls on numbers and a live string.
+    unsafe {
+        // Does not wait for a modem's carrier.
+        let fd = libc::open(console.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK);
+        if fd < 0 {
+            return;
+        }
+        libc::fcntl(fd, libc::F_SETFL, libc::O_RDWR);
+        // Another session's is taken away from it: it is a service's that has ended.
+        libc::ioctl(fd, libc::TIOCSCTTY, 1);
+        for standard in 0..3 {
+            if fd != standard {
+                libc::dup2(fd, standard);
+            }
+        }
+        if fd > 2 {
+            libc::close(fd);
+        }
+    }
+}
+
 /// Groups before the user: afterwards they could no longer be set.
 fn take_identity(identity: &Identity) -> Result<(), Failure> {
     let refused = |step| Err(Failure::Prepare(step, Errno::last()));
@@ -181,6 +215,12 @@ fn take_identity(identity: &Identity) -> Result<(), Failure> {
     unsafe {
         if let Some(mask) = identity.umask {
             libc::umask(mask as libc::mode_t);
+        }
+        #[cfg(feature = "vm")]
+        for (resource, values) in &identity.limits {
+            if libc::syscall(libc::SYS_prlimit64, 0, *resource, values.as_ptr(), 0usize) < 0 {
+                return refused("set the limits");
+            }
         }
         if let Some(groups) = &identity.groups
             && libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) < 0

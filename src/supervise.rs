@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Runs nothing and reaps, until TERM or INT: what holds a pod's namespaces.
 pub fn pause() -> c_int {
-    let mut signals = Signals::open();
+    let mut signals = Signals::open(signal::ALL);
     sys::let_pages_go();
     loop {
         match signals.next(None) {
@@ -33,25 +33,32 @@ pub fn pause() -> c_int {
 /// The way to wait for a signal. A signalfd, because with it the mask stays to be seen in /proc/PID/status, where an
 /// engine looks before it sends the first signal: rt_sigtimedwait shows no signal as blocked while it waits.
 #[derive(Clone, Copy)]
-enum Signals {
+enum Way {
     Read(c_int),
     /// The way round where a filter refuses signalfd or the read.
     Wait,
 }
 
+/// The signals that the init blocks, and how it waits for them.
+struct Signals {
+    mask: u64,
+    way: Way,
+}
+
 impl Signals {
-    fn open() -> Self {
+    fn open(mask: u64) -> Self {
         // A signal that is not blocked is not read, but waited for. Once more, because the first time may have failed.
-        let masked = sys::set_mask(signal::ALL);
-        masked.and_then(|()| sys::open_signals(signal::ALL)).map_or(Self::Wait, Self::Read)
+        let masked = sys::set_mask(mask);
+        let way = masked.and_then(|()| sys::open_signals(mask)).map_or(Way::Wait, Way::Read);
+        Self { mask, way }
     }
 
     /// The next signal; an error where the time is over first, or a look at the children can't hurt.
     #[inline(always)]
     fn next(&mut self, timeout: Option<Duration>) -> Result<Arrived, Errno> {
-        let result = match *self {
-            Self::Read(fd) => sys::read_signal(fd, timeout),
-            Self::Wait => sys::wait_signal(signal::ALL, timeout),
+        let result = match self.way {
+            Way::Read(fd) => sys::read_signal(fd, timeout),
+            Way::Wait => sys::wait_signal(self.mask, timeout),
         };
         match result {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -63,15 +70,15 @@ impl Signals {
 
     #[cold]
     fn change_way(&mut self) {
-        match *self {
-            Self::Read(fd) => {
+        match self.way {
+            Way::Read(fd) => {
                 sys::close(fd);
-                *self = Self::Wait;
+                self.way = Way::Wait;
             }
             // Neither way to wait for a signal: children can still be looked at.
-            Self::Wait => {
+            Way::Wait => {
                 std::thread::sleep(LOOK_AGAIN);
-                *self = Self::open();
+                *self = Self::open(self.mask);
             }
         }
     }
@@ -87,11 +94,12 @@ pub struct Supervisor {
 impl Supervisor {
     /// `config` and the command to supervise. All signals are blocked already.
     pub fn new(config: Config, command: Command) -> Self {
+        let mask = config.mask;
         Self {
             machine: Machine::new(config.rules),
             processes: Processes::new(config, command),
             // Until the service is started: what is open by then may be closed.
-            signals: Signals::Wait,
+            signals: Signals { mask, way: Way::Wait },
         }
     }
 
@@ -118,7 +126,7 @@ impl Supervisor {
             return code;
         }
         self.let_go();
-        self.signals = Signals::open();
+        self.signals = Signals::open(self.signals.mask);
         sys::let_pages_go();
         loop {
             self.turn();
@@ -133,6 +141,11 @@ impl Supervisor {
     /// The init pins nothing that the service may want to be rid of; with a restart, folder and descriptors are the next
     /// start's too.
     fn let_go(&self) {
+        // In a machine nothing was inherited, and it is at / already.
+        #[cfg(feature = "vm")]
+        if let Some(requests) = &self.processes.config.requests {
+            return requests.say_started();
+        }
         if self.processes.config.rules.restart == crate::policy::Restart::No {
             let mut kept = [self.processes.config.events.map(Log::fd), self.processes.socket_fd()];
             kept.sort_unstable();
@@ -169,6 +182,15 @@ impl Supervisor {
 
     fn on_signal(&mut self, arrived: Arrived) {
         let Arrived { signal, by_kernel, sender } = arrived;
+        #[cfg(feature = "vm")]
+        if let Some(requests) = &self.processes.config.requests
+            && requests.is_one(arrived)
+        {
+            let stop_signal = requests.stop_signal;
+            debug!("got {}: the machine is to stop", signal::name(signal));
+            self.processes.set_ready(false);
+            return self.machine.signal(libc::SIGTERM, stop_signal, &mut self.processes);
+        }
         if signal == libc::SIGIO && by_kernel && self.processes.socket_fd().is_some() {
             return self.listen();
         }

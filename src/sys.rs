@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+#[cfg(feature = "vm")]
+pub mod vm;
+
 /// The size of the kernel's signal mask in bytes, which the raw rt_sig* calls want to be told.
 const MASK_SIZE: usize = 8;
 
@@ -302,8 +305,9 @@ pub fn write_or_drop(fd: c_int, bytes: &[u8]) {
         // SAFETY: one iovec, whose bytes live through the call and are only read.
         let result =
             unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const vector, 1, -1isize, 0, libc::RWF_NOWAIT) };
-        // Files and terminals may not know the flag, or say "not now" where a plain write takes no time.
-        if result < 0 && !is_pipe(fd) {
+        // Files and terminals may not know the flag, or say "not now" where a plain write takes no time. Pipes and sockets
+        // know it from Linux 6.4 on; before, one with room for a page is written to as it is: "not now" is an answer.
+        if result < 0 && (Errno::last() == Errno::EOPNOTSUPP || !is_pipe(fd)) {
             let mut entry = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
             // SAFETY: one pollfd is given, and lives; the bytes are read.
             unsafe {
@@ -316,11 +320,20 @@ pub fn write_or_drop(fd: c_int, bytes: &[u8]) {
 }
 
 fn is_pipe(fd: c_int) -> bool {
+    about(fd).is_some_and(|about| matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK))
+}
+
+/// What an open file is: its device and inode.
+pub fn identity_of(fd: c_int) -> Option<(u64, u64)> {
+    about(fd).map(|about| (about.st_dev, about.st_ino))
+}
+
+/// fstat(2).
+fn about(fd: c_int) -> Option<libc::stat> {
     // SAFETY: an all-zero stat is valid, it is plain numbers.
     let mut about: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: writes the struct.
-    let known = unsafe { libc::fstat(fd, &raw mut about) } == 0;
-    known && matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK)
+    (unsafe { libc::fstat(fd, &raw mut about) } == 0).then_some(about)
 }
 
 /// Gives back the memory that starting took: pages of code and constants that may never be run again (the few that are

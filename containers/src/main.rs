@@ -1,6 +1,6 @@
 //! `inception`: builds images and runs containers. Three duties: the commands (`cli`), the daemon that
 //! serves the Docker Engine API (`api`, `engine`) and drives a shim for each container (`shim`; the program is the
-//! package inception-shim), and the network helper (`network::helper`).
+//! package inception-shim), and the network helper (`network::helper`). Virtual machines (`vm`) have a keeper each.
 
 mod api;
 mod beside;
@@ -10,11 +10,12 @@ mod compose;
 mod engine;
 mod error;
 mod image;
-#[allow(dead_code, reason = "the views come next")]
+#[allow(dead_code, reason = "what the terminal view and the page use")]
 mod lab;
 mod network;
 mod shim;
 mod sys;
+mod vm;
 
 use std::process::ExitCode;
 

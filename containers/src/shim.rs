@@ -46,6 +46,11 @@ impl Program {
     fn command(&self) -> Command {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
         command.arg0("inception-shim");
+        // Those are for the daemon, from its service manager. runc takes them for the container's: it would wait until the
+        // program inside says that it is ready.
+        for variable in ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(variable);
+        }
         command
     }
 }

@@ -26,6 +26,25 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// Has every descriptor but 0, 1 and 2 closed by the next exec (close_range(2)): for a process that outlives its starter,
+/// whose own starters may have left some open. Makes one system call.
+pub fn keep_standard_descriptors() -> io::Result<()> {
+    // SAFETY: plain numbers; the descriptors stay open until the exec.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The processor's time stamp counter; always 0 on processors that have none.
+pub fn time_stamp() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction; it only writes two registers.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
+}
+
 /// Sends `signal` to the process behind `pidfd` (pidfd_send_signal(2)).
 pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo asks for what kill(2) would send; no other pointer is passed.

@@ -5,6 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use inception_init::options::{self, Request};
 use inception_init::personality::{self, Peer};
+use inception_init::vm::settings::Settings;
+use inception_init::vm::{clock, mounts, syntax};
 use inception_init::{events, identity, inherited, notify, policy, signal, sys, tree};
 
 /// Lines as arguments: the first is how many variables of the environment follow it.
@@ -88,6 +90,19 @@ pub fn names(data: &[u8]) {
     assert!(events::plain(&name).bytes().all(|byte| byte.is_ascii_graphic()));
 }
 
+/// A machine's configuration, the kernel's command line, and the files that its PID 1 reads.
+pub fn machine(data: &[u8]) {
+    let mut settings = Settings::default();
+    let wrong = settings.take_file("file", data);
+    assert!(wrong.iter().all(|message| message.starts_with("file, line ")));
+    let (before, after) = syntax::kernel_words(data);
+    let _ = settings.take_command_line(&before);
+    let words = before.iter().chain(&after).chain(&settings.service).chain(settings.setup.iter().flatten());
+    assert!(words.map(Vec::len).sum::<usize>() <= 4 * data.len());
+    assert!(settings.mounts.iter().all(|mount| mount.target.starts_with('/')));
+    let _ = (clock::offset(data, 1 << 31), mounts::parse_mount(&String::from_utf8_lossy(data)));
+}
+
 /// What is done with some bytes.
 pub type Target = fn(&[u8]);
 
@@ -101,6 +116,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("messages", messages),
     ("kernel", kernel),
     ("names", names),
+    ("machine", machine),
 ];
 
 #[cfg(test)]
@@ -121,6 +137,9 @@ mod tests {
             b"READY=1\nMAINPID=77\nWATCHDOG_USEC=2500000",
             b"77 (a) S 1 (b)) R 5 70 60 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123456 1 1 1",
             b"Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t8000000000001002\nSig",
+            b"arg = a\nmount = \"x y\" /z ext4 ro\nenv = A=\\x41\nrlimit = nofile 1:2\naddress = eth0 ::1/64\nstatus = vsock:7\n",
+            b"quiet inception.mount=\"a /b c\" inception.arg=x -- --grace 3 sh -c \"y z\"",
+            b"TZif2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0\x04",
             b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x18\0\x0477\0\0\0",
         ];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;

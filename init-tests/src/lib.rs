@@ -1,8 +1,10 @@
 //! Runs any container init through the same cases: this project's, and the peers that Debian has.
 
 pub mod bench;
+pub mod bench_vm;
 pub mod cases;
 pub mod faults;
+pub mod guest;
 pub mod harness;
 pub mod matrix;
 pub mod notify_cases;

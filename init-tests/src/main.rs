@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 use init_tests::harness::Init;
-use init_tests::{bench, matrix, probe, written};
+use init_tests::{bench, bench_vm, matrix, probe, written};
 
 /// Runs container inits through the same cases and prints a matrix. Needs root (pid namespaces).
 #[derive(FromArgs)]
@@ -21,6 +21,9 @@ struct Options {
     /// instead of the cases: size, memory, time and calls side by side
     #[argh(switch)]
     bench: bool,
+    /// instead of the cases: times and memory as the PID 1 of virtual machines; the init without the feature `vm`
+    #[argh(option, arg_name = "init")]
+    bench_vm: Option<PathBuf>,
     /// put the table into this page, between its markers; may be repeated
     #[argh(option)]
     write: Vec<PathBuf>,
@@ -44,7 +47,18 @@ fn main() {
     } else {
         options.init.iter().map(|path| Init::new(path, options.personality.as_deref())).collect()
     };
-    let (command, text, failed) = if options.bench {
+    let (command, text, failed) = if let Some(without) = &options.bench_vm {
+        match bench_vm::run(&inits[0].path, without) {
+            Ok(text) => {
+                print!("{text}");
+                ("make bench-vm", text, false)
+            }
+            Err(message) => {
+                eprintln!("init-tests: {message}");
+                std::process::exit(1);
+            }
+        }
+    } else if options.bench {
         let text = bench::run(&inits);
         print!("{text}");
         ("make bench-init", text, false)

@@ -9,6 +9,8 @@ pub fn run(words: &[String]) -> bool {
         Some("orphans") => orphans(words.get(1).and_then(|count| count.parse().ok()).unwrap_or(200)),
         Some("notify") => notify(&words[1..]),
         Some("enter") => enter(&words[1..]),
+        Some("break") => break_init(),
+        Some("crowd") => crowd(words.get(1).and_then(|count| count.parse().ok()).unwrap_or(10_000)),
         _ => return false,
     }
     true
@@ -196,4 +198,62 @@ fn refuse(call: libc::c_long) {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter);
     }
+}
+
+/// Has PID 1 run on at an address where there is nothing.
+fn break_init() {
+    use nix::sys::{ptrace, wait};
+    let init = nix::unistd::Pid::from_raw(1);
+    let broken = ptrace::attach(init).and_then(|()| {
+        wait::waitpid(init, None)?;
+        let mut registers = ptrace::getregs(init)?;
+        registers.rip = 8;
+        // Not a system call that is begun anew.
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(init, registers)?;
+        ptrace::detach(init, None)
+    });
+    println!("{broken:?}");
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+/// Makes orphans, 500 at a time, that live while their parent ends; then waits until PID 1 has reaped all of them, says
+/// how many that were, and ends with 21.
+fn crowd(count: usize) {
+    extern "C" fn orphan(_: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: sleeps.
+        unsafe { libc::usleep(200_000) };
+        0
+    }
+    const AT_ONCE: usize = 500;
+    const STACK: usize = 16 << 10;
+    let mut made = 0;
+    while made < count {
+        // SAFETY: one thread; the child clones, and ends without going on with what is the parent's.
+        unsafe {
+            let parent = libc::fork();
+            if parent == 0 {
+                for _ in 0..AT_ONCE {
+                    // In the same memory, which costs no copy, on stacks of their own that are never freed.
+                    let stack = Box::leak(vec![0u8; STACK].into_boxed_slice()).as_mut_ptr().add(STACK);
+                    if libc::clone(orphan, stack.cast(), libc::CLONE_VM | libc::SIGCHLD, std::ptr::null_mut()) < 0 {
+                        libc::_exit(1);
+                    }
+                }
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            libc::waitpid(parent, &raw mut status, 0);
+            made += if status == 0 { AT_ONCE } else { 0 };
+        }
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while crate::harness::children(1).len() > 1 && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    println!(
+        "{made} made, {} left",
+        crate::harness::children(1).iter().filter(|child| child.1.contains("probe")).count()
+    );
+    std::process::exit(21);
 }

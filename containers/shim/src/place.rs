@@ -10,7 +10,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
     sys::{
-        prctl::set_child_subreaper,
+        prctl::{set_child_subreaper, set_name},
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         stat::{Mode, umask},
@@ -25,6 +25,8 @@ use std::{
 
 /// Session, signals, namespaces, root file system, socket.
 pub fn prepare(config: &Config) -> Result<(UnixListener, SignalFd)> {
+    // The daemon runs this program by a descriptor, whose number would be its name in ps(1).
+    set_name(c"inception-shim").doing("take a name")?;
     // A shim that is its session's leader already is as good.
     let _ = setsid();
     for number in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {

@@ -98,7 +98,10 @@ impl<'a> Runtime<'a> {
             .filter(|line| line["level"] == "error" || line["level"] == "fatal")
             .filter_map(|line| line["msg"].as_str().map(String::from))
             .next_back()
-            .unwrap_or_else(|| "the runtime failed without a word".into());
+            .unwrap_or_else(|| "the runtime failed without a word".into())
+            // crun's words are the C library's; the docker client looks for Go's, and ends with 126 or 127 by them.
+            .replace("No such file or directory", "no such file or directory")
+            .replace("Permission denied", "permission denied");
         let code = if message.contains("no such file or directory") && message.contains("exec")
             || message.contains("executable file not found")
         {

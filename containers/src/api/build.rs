@@ -77,7 +77,7 @@ fn prepare(root: &Path, archive: impl Read + Send, mut request: Request) -> Resu
     DirBuilder::new().recursive(true).mode(0o700).create(root).at("create", root)?;
     let folder = tempfile::TempDir::new_in(root).at("create a folder in", root)?;
     let path = fs::canonicalize(folder.path()).at("look at", folder.path())?;
-    unpack(decompress(archive)?, &path, Options { layer: false, owner: Some((0, 0)) }, None)?;
+    unpack(decompress(archive)?, &path, Options { owner: Some((0, 0)), ..Options::default() }, None)?;
     request.context = path;
     Ok((folder, build::prepare(request)?))
 }

@@ -64,7 +64,7 @@ pub fn place(found: &[Found], merged: &Path, placing: &Placing) -> Result<()> {
         } else if placing.unpack && is_archive(&one.path) {
             let folder = placer.folder(&target)?;
             let archive = decompress(source::open(&one.path)?)?;
-            unpack(archive, &folder, Options { layer: false, owner: chown }, None)?;
+            unpack(archive, &folder, Options { owner: chown, ..Options::default() }, None)?;
         } else {
             placer.file(one, &meta, &target, names_folder)?;
         }

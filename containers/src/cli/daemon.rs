@@ -185,7 +185,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).at("make absolute", path)
 }
 
-/// A program by PATH, and where root's PATH would have it.
+/// A program by its name: in PATH, or where the system's own are.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

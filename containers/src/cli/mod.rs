@@ -21,6 +21,11 @@ mod run_options;
 mod session;
 mod top;
 mod up;
+mod vm;
+mod vm_build;
+mod vm_console;
+mod vm_image;
+mod vm_run;
 mod volumes;
 
 pub use daemon::{DEEP_STACK, find_init, find_program};
@@ -98,6 +103,7 @@ enum Command {
     Network(networks::Network),
     Top(top::Top),
     Lab(lab::LabCommand),
+    Vm(vm::Vm),
     Completion(completion::Completion),
 }
 
@@ -113,9 +119,17 @@ pub struct Globals {
 
 /// Runs the command that `args` (the program's name first) asks for; its exit code.
 pub fn run(args: Vec<OsString>) -> Result<u8> {
-    // The internal process comes first: it must stay small, and nobody types its name.
+    // The internal processes come first: they must stay small, and nobody types their names.
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some("network-helper") => return network::helper::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
+        Some("vm-keeper") => return crate::vm::keeper::serve(Path::new(internal_argument(&args)?)).map(|()| 0),
+        Some("vm-root") => {
+            let [archive, work, kind] = args.get(2..).unwrap_or_default() else {
+                return Err(Error::invalid("this is an internal command of `inception vm`"));
+            };
+            let kind = kind.to_string_lossy();
+            return crate::vm::root::serve(Path::new(archive), Path::new(work), &kind).map(|()| 0);
+        }
         Some("--version" | "-V" | "version") if args.len() == 2 => {
             println!("inception version {}", env!("CARGO_PKG_VERSION"));
             return Ok(0);
@@ -161,6 +175,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Network(network) => network.run(&globals),
         Command::Top(top) => top.run(&globals),
         Command::Lab(lab) => lab.run(&globals),
+        Command::Vm(vm) => vm.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }
 }

@@ -309,7 +309,12 @@ impl Run {
 }
 
 /// Creates the container; an image that is not there is seen to.
-async fn create(docker: &Docker, creation: Creation, name: Option<&str>, progress: &Progress) -> Result<String> {
+pub(super) async fn create(
+    docker: &Docker,
+    creation: Creation,
+    name: Option<&str>,
+    progress: &Progress,
+) -> Result<String> {
     let Creation { body, more_networks } = creation;
     let image = body.image.clone().unwrap_or_default();
     let options = || name.map(|name| CreateContainerOptionsBuilder::new().name(name).build());

@@ -269,7 +269,7 @@ fn restart(text: &str) -> Result<RestartPolicy> {
 }
 
 /// A path on the engine's machine: relative ones (`./x`, `.`, `~/x`) are this folder's, a bare word is a volume's name.
-fn source_path(source: &str) -> Result<String> {
+pub(super) fn source_path(source: &str) -> Result<String> {
     match source.starts_with(['.', '~', '/']) {
         true => {
             let here = std::env::current_dir().doing("find the current folder")?;

@@ -2,7 +2,7 @@
 //! embedded engine, Docker and Podman are driven by one code path.
 
 pub mod base;
-mod bootstrap;
+pub mod bootstrap;
 pub mod build;
 pub mod client;
 pub mod create;

@@ -6,7 +6,7 @@ use super::{
     pack::pack,
     recipe,
     tests::{file, tar_of},
-    unpack::{OPAQUE, Options, unpack},
+    unpack::{OPAQUE, Options, Whiteouts, unpack},
 };
 use nix::{
     sys::stat::{Mode, SFlag, mknod},
@@ -20,7 +20,7 @@ use std::{
 };
 use tar::{EntryType, Header};
 
-const LAYER: Options = Options { layer: true, owner: None };
+const LAYER: Options = Options { whiteouts: Whiteouts::Overlay, owner: None };
 
 /// A header whose name is written as it is: the tar crate refuses bad ones.
 fn raw(builder: &mut tar::Builder<Vec<u8>>, name: &str, kind: EntryType, link: &str, content: &[u8]) {
@@ -324,4 +324,40 @@ fn archives_of_other_programs_are_made_again_byte_by_byte() {
         assert_eq!(fs::read_link(diff.join("link")).unwrap().as_os_str().len(), 150);
         assert!(diff.join("d/".repeat(80)).is_dir());
     }
+}
+
+#[test]
+fn layers_in_one_folder_hide_what_they_would_hide_in_a_mount() {
+    let root = tempfile::tempdir().unwrap();
+    let put = |archive: &[u8]| {
+        unpack(archive, root.path(), Options { whiteouts: Whiteouts::Applied, owner: None }, None).unwrap();
+    };
+    put(&tar_of(|tar| {
+        for name in ["gone", "kept", "folder/old", "folder/again", "opaque/old", "opaque/deep/old", "file"] {
+            raw(tar, name, EntryType::Regular, "", b"below");
+        }
+        raw(tar, "link", EntryType::Symlink, "folder", b"");
+    }));
+    put(&tar_of(|tar| {
+        raw(tar, ".wh.gone", EntryType::Regular, "", b"");
+        raw(tar, ".wh.never-there", EntryType::Regular, "", b"");
+        raw(tar, ".wh.link", EntryType::Regular, "", b"");
+        // Before and behind its whiteout, what this layer itself brings stays.
+        raw(tar, "opaque/new", EntryType::Regular, "", b"above");
+        raw(tar, "opaque/deep/new", EntryType::Regular, "", b"above");
+        raw(tar, "opaque/.wh..wh..opq", EntryType::Regular, "", b"");
+        raw(tar, "opaque/late", EntryType::Regular, "", b"above");
+        raw(tar, ".wh.folder", EntryType::Regular, "", b"");
+        raw(tar, "folder/new", EntryType::Regular, "", b"above");
+        raw(tar, "file", EntryType::Directory, "", b"");
+        raw(tar, "file/below", EntryType::Regular, "", b"above");
+    }));
+    let mut found: Vec<String> = walkdir::WalkDir::new(root.path())
+        .into_iter()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| !entry.file_type().is_dir())
+        .map(|entry| entry.path().strip_prefix(root.path()).unwrap().display().to_string())
+        .collect();
+    found.sort();
+    assert_eq!(found, ["file/below", "folder/new", "kept", "opaque/deep/new", "opaque/late", "opaque/new"]);
 }

@@ -7,7 +7,7 @@ use super::{
     name::digest_hex,
     pack::pack,
     recipe,
-    unpack::{Options, unpack},
+    unpack::{Options, Whiteouts, unpack},
 };
 use crate::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -252,7 +252,7 @@ pub fn unpack_draft(tmp: &Path, tar: impl Read) -> Result<Draft> {
     make_root(&diff)?;
     let mut recipe = recipe::Writer::create(folder.path())?;
     let mut tar = Digesting::new(tar);
-    let bytes = unpack(&mut tar, &diff, Options { layer: true, owner: None }, Some(&mut recipe))?;
+    let bytes = unpack(&mut tar, &diff, Options { whiteouts: Whiteouts::Overlay, owner: None }, Some(&mut recipe))?;
     recipe.finish().at("write the recipe in", folder.path())?;
     let (_, diff_id, tar_bytes) = tar.finish();
     Ok(Draft { folder, diff_id, bytes, tar_bytes })

@@ -11,7 +11,7 @@ pub mod index;
 pub mod layers;
 mod load;
 pub mod name;
-mod oci;
+pub mod oci;
 pub mod pack;
 mod recipe;
 pub mod registry;

@@ -20,6 +20,7 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat},
 };
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
@@ -33,11 +34,23 @@ pub const OPAQUE: &str = "trusted.overlay.opaque";
 pub const WHITEOUT: &[u8] = b".wh.";
 pub const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 
+/// What becomes of `.wh.` names (OCI image-spec, layer.md).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// They are names like others: the archive is no layer.
+    #[default]
+    Names,
+    /// overlayfs's own: the folder is a layer of a mount.
+    Overlay,
+    /// What they hide is removed: the layers below are unpacked into the same folder already.
+    Applied,
+}
+
 /// How an archive is unpacked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// The archive is an image's layer: `.wh.` names are whiteouts.
-    pub layer: bool,
+    /// What names that begin with `.wh.` mean.
+    pub whiteouts: Whiteouts,
     /// Everything belongs to this user and group, whatever the archive says.
     pub owner: Option<(u32, u32)>,
 }
@@ -51,6 +64,7 @@ pub fn unpack(archive: impl Read, folder: &Path, options: Options, recipe: Optio
         options,
         recipe,
         parent: None,
+        made: HashSet::new(),
         folders: Vec::new(),
         bytes: 0,
         buffer: vec![0; 128 << 10],
@@ -81,6 +95,8 @@ struct Unpacker<'a> {
     recipe: Option<&'a mut recipe::Writer>,
     /// The folder of the entry before: most entries have the same.
     parent: Option<(Vec<u8>, OwnedFd)>,
+    /// With [`Whiteouts::Applied`]: what this archive itself brought, which its whiteouts do not mean.
+    made: HashSet<Vec<u8>>,
     /// Folders whose times are set when nothing is put into them any more.
     folders: Vec<(Vec<u8>, (i64, u32))>,
     bytes: u64,
@@ -105,10 +121,16 @@ impl Unpacker<'_> {
             }
             return Ok(());
         }
-        if self.options.layer && name.starts_with(WHITEOUT) {
-            self.whiteout(&parent, name)?;
-        } else {
-            self.make(entry, &path, &parent, name, reader)?;
+        match self.options.whiteouts {
+            Whiteouts::Overlay if name.starts_with(WHITEOUT) => self.whiteout(&parent, name)?,
+            Whiteouts::Applied if name.starts_with(WHITEOUT) => self.apply_whiteout(folder, &parent, name)?,
+            whiteouts => {
+                self.make(entry, &path, &parent, name, reader)?;
+                if whiteouts == Whiteouts::Applied {
+                    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+                    self.made.extend(ends.chain([path.len()]).map(|end| path[..end].to_vec()));
+                }
+            }
         }
         self.parent = Some((folder.to_vec(), parent));
         Ok(())
@@ -267,7 +289,7 @@ impl Unpacker<'_> {
             _ => unlinkat(parent, file_name, UnlinkatFlags::NoRemoveDir)?,
         }
         self.folders.retain(|(folder, _)| !below(folder, path));
-        Ok(self.options.layer && format == SFlag::S_IFCHR && found.st_rdev == 0)
+        Ok(self.options.whiteouts == Whiteouts::Overlay && format == SFlag::S_IFCHR && found.st_rdev == 0)
     }
 
     /// `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that is in the folder there.
@@ -279,10 +301,7 @@ impl Unpacker<'_> {
         if name.starts_with(b".wh..wh.") {
             return Ok(());
         }
-        let hidden = &name[WHITEOUT.len()..];
-        if hidden.is_empty() || hidden == b"." || hidden == b".." {
-            return Err(refused("a whiteout of nothing"));
-        }
+        let hidden = hidden_by(name)?;
         match mknodat(parent, OsStr::from_bytes(hidden), SFlag::S_IFCHR, Mode::empty(), 0) {
             // Whiteouts speak of the layers below: what this layer itself brings stays, but hides what is below.
             Err(Errno::EEXIST) => {
@@ -294,6 +313,31 @@ impl Unpacker<'_> {
             }
             other => Ok(other?),
         }
+    }
+
+    /// The same where the layers below lie in the same folder: what is hidden goes away.
+    fn apply_whiteout(&mut self, folder: &[u8], parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        let joined = |child: &[u8]| if folder.is_empty() { child.to_vec() } else { [folder, b"/", child].concat() };
+        let hidden: Vec<Vec<u8>> = if name == OPAQUE_WHITEOUT {
+            let children = std::fs::read_dir(at(parent, b""))?;
+            children.map(|child| Ok(child?.file_name().as_bytes().to_vec())).collect::<io::Result<_>>()?
+        } else if name.starts_with(b".wh..wh.") {
+            Vec::new()
+        } else {
+            vec![hidden_by(name)?.to_vec()]
+        };
+        for child in hidden {
+            let path = joined(&child);
+            if self.made.contains(&path) {
+                // A folder that this layer brought again: what it has of the layers below is hidden.
+                if let Ok(inside) = openat(parent, OsStr::from_bytes(&child), FOLDER, Mode::empty()) {
+                    self.apply_whiteout(&path, &inside, OPAQUE_WHITEOUT)?;
+                }
+                continue;
+            }
+            self.clear(Kind::File, &path, parent, &child)?;
+        }
+        Ok(())
     }
 
     /// The end: the folders' times, and what follows the archive.
@@ -309,6 +353,17 @@ impl Unpacker<'_> {
             utimensat(&folder, ".", &times, &times, UtimensatFlags::NoFollowSymlink)?;
         }
         Ok(self.bytes)
+    }
+}
+
+/// A folder as a handle, and no link to one.
+const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The name that the whiteout `name` hides.
+fn hidden_by(name: &[u8]) -> io::Result<&[u8]> {
+    match &name[WHITEOUT.len()..] {
+        b"" | b"." | b".." => Err(refused("a whiteout of nothing")),
+        hidden => Ok(hidden),
     }
 }
 

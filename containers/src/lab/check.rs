@@ -173,9 +173,11 @@ impl Check<'_> {
             }
         }
         let is_service = matches!(self.subject, Subject::Command { program: Some(_), .. });
-        let went = status == 0 && (is_service || !left.is_empty());
+        let went = is_service || (status == 0 && !left.is_empty());
         let measured = match (went, left.is_empty()) {
-            (true, false) => format!("ended with 0 and left {} behind, which did not outlive it", left.join(", ")),
+            (true, false) => {
+                format!("ended with {status} and left {} behind, which did not outlive it", left.join(", "))
+            }
             _ => format!("ended by itself with {status}"),
         };
         let remedy = format!("the service's foreground option, or:\n{}", self.with_init("--wait-all"));

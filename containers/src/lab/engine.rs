@@ -105,24 +105,74 @@ impl Engine {
 
     /// Runs a client's command; what it printed, or its words as the error.
     pub fn run(&self, words: &[&str]) -> Result<String> {
-        let mut command = self.client()?;
-        let output = command.args(words).stdin(Stdio::null()).output().doing("run a client of the engine")?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        Err(Error::Program {
-            program: format!("inception {}", words.join(" ")),
-            status: output.status.to_string(),
-            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        })
+        finish(self.client()?, words)
     }
 
     /// Builds the image `lab` from a Dockerfile, beside which lie a static busybox and the file `app`.
     pub fn build(&self, dockerfile: &str, app: &str) -> Result<String> {
         let context = self.folder.join("context");
-        write_context(&context, dockerfile, app)?;
+        write_context(&context, "lab", dockerfile, app)?;
         self.run(&["--project-directory", &context.to_string_lossy(), "-f", &file(&context), "build"])
     }
+}
+
+/// An engine that is not the lab's: nothing of it is killed, and what the lab makes there is removed.
+pub struct Foreign {
+    host: String,
+    /// Of the lab's image and container.
+    name: String,
+    folder: PathBuf,
+}
+
+impl Foreign {
+    /// Builds the lab's image there.
+    pub fn at(host: &str, lesson: &Path, dockerfile: &str) -> Result<Foreign> {
+        let folder = lesson.join("foreign");
+        let name = format!("inception-lab-{}", std::process::id());
+        write_context(&folder, &name, dockerfile, "")?;
+        let foreign = Foreign { host: host.to_owned(), name, folder };
+        foreign.run(&[
+            "--project-directory",
+            &foreign.folder.to_string_lossy(),
+            "-f",
+            &file(&foreign.folder),
+            "build",
+        ])?;
+        Ok(foreign)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn run(&self, words: &[&str]) -> Result<String> {
+        let mut command = client(&self.host)?;
+        command.current_dir(&self.folder);
+        finish(command, words)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        // What was never made is no trouble.
+        let _ = self.run(&["rm", "--force", &self.name]);
+        if let Err(error) = self.run(&["rmi", &self.name]) {
+            log::warn!("remove the lab's image {}: {error}", self.name);
+        }
+    }
+}
+
+/// Runs a client; what it printed, or its words as the error.
+fn finish(mut command: Command, words: &[&str]) -> Result<String> {
+    let output = command.args(words).stdin(Stdio::null()).output().doing("run a client of the engine")?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::Program {
+        program: format!("inception {}", words.join(" ")),
+        status: output.status.to_string(),
+        output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }
 
 fn file(context: &Path) -> String {
@@ -130,13 +180,13 @@ fn file(context: &Path) -> String {
 }
 
 /// A build context: the Dockerfile, a static busybox, and the Compose file that names the image.
-fn write_context(context: &Path, dockerfile: &str, app: &str) -> Result<()> {
+fn write_context(context: &Path, image: &str, dockerfile: &str, app: &str) -> Result<()> {
     fs::create_dir_all(context).at("create", context)?;
     let put = |name: &str, text: &str| {
         let path = context.join(name);
         fs::write(&path, text).at("write", &path)
     };
-    put("compose.yaml", "services: {lab: {build: ., image: lab}}\n")?;
+    put("compose.yaml", &format!("services: {{lab: {{build: ., image: {image}}}}}\n"))?;
     put("Dockerfile", dockerfile)?;
     put("app", app)?;
     let busybox = crate::cli::find_program("busybox").ok_or_else(|| Error::Failed("there is no busybox".into()))?;

@@ -2,12 +2,13 @@
 //! engine of the lab's own.
 
 use super::{
-    engine::{Engine, container_pid},
+    engine::{Engine, Foreign, container_pid},
     processes::{self, started_at},
     recording::Outcome,
     stage::{PATIENCE, Stage},
 };
 use crate::error::{Context, Error, Result};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::{
     process::{Child, Command, Stdio},
     time::Duration,
@@ -169,9 +170,38 @@ fn docker(stage: &mut Stage) -> Result<()> {
     let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
     let host = host.unwrap_or_else(|| "unix:///var/run/docker.sock".into());
     let socket = host.strip_prefix("unix://").unwrap_or_default();
-    if std::os::unix::net::UnixStream::connect(socket).is_err() {
-        let why = format!("no Docker engine answers at {host}; to get one: apt install docker.io");
-        return stage.not_run(Outcome::NotInstalled(why));
+    let Ok(connection) = std::os::unix::net::UnixStream::connect(socket) else {
+        return stage.not_run(Outcome::NotInstalled(format!("apt install docker.io (no engine answers at {host})")));
+    };
+    if let Some(outcome) = Engine::missing() {
+        return stage.not_run(outcome);
     }
-    stage.not_run(Outcome::NotApplicable("looking at Docker's chain is not there yet".into()))
+    let peer = getsockopt(&connection, PeerCredentials).doing("ask who the engine is")?;
+    let docker = Foreign::at(&host, stage.folder(), IMAGE)?;
+    let name = docker.name();
+    docker.run(&["run", "-d", "--init", "--network", "none", "--name", name, name])?;
+    stage.describe(&format!("inception run -d --init {name}"));
+    let mut found = None;
+    stage.watch_until(PATIENCE, || {
+        found = (|| {
+            let init = container_pid(docker.run(&["inspect", name]))?;
+            let service = *processes::children(init).first()?;
+            processes::stat(service).filter(|stat| stat.name == "sleep")?;
+            let shim = processes::stat(init)?.parent;
+            let parts = [("engine", peer.pid()), ("shim", shim), ("init", init), ("service", service)];
+            parts.into_iter().map(|(name, pid)| Part::new(name, pid)).collect::<Option<Vec<_>>>()
+        })();
+        found.is_some()
+    })?;
+    let chain = found.ok_or_else(|| Error::Failed("the container did not start".into()))?;
+    for part in &chain {
+        stage.observe(part.name, words_of(part.pid));
+        stage.watch_container(part.pid, part.name);
+    }
+    let parent = processes::stat(chain[2].pid).map_or(0, |stat| stat.parent);
+    let is_shim = parent == chain[1].pid && processes::stat(parent).is_some_and(|stat| stat.name.contains("shim"));
+    stage.observe("container's parent", if is_shim { "shim" } else { "another" }.to_owned());
+    let runtimes = processes::children(parent).into_iter().filter(|pid| words_of(*pid).starts_with("runc"));
+    stage.observe_in("runtime's processes left", runtimes.count() as i64, "processes");
+    Ok(())
 }

@@ -1,16 +1,14 @@
 //! The companion at an engine of any kind: the same cases run on the embedded one, on Docker and on Podman.
 
 use crate::{
-    harness::{BUSYBOX, Engine, INCEPTION, Ran, busybox_archive, eventually, run, run_with_input},
+    harness::{BUSYBOX, Engine, INCEPTION, Ran, busybox_archive, run, run_with_input},
     peers::{Kind, Peer},
+    sessions::{self, Running},
 };
 use std::{
-    fs::{self, File},
-    io::{Read, Write},
-    os::fd::OwnedFd,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    process::Command,
 };
 
 /// Where a case runs.
@@ -107,11 +105,7 @@ impl Client {
 
     /// Starts the companion, its output in a file that is read by [`Running`].
     pub fn spawn(&self, args: &[&str]) -> Running {
-        let path = self.folder().join("output");
-        let output = File::create(&path).unwrap();
-        let mut command = self.command(args);
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-        Running { child: command.spawn().unwrap(), path }
+        Running::start(self.command(args), self.folder().join("output"))
     }
 
     /// Another client at the same engine.
@@ -119,71 +113,8 @@ impl Client {
         run(Command::new(program).current_dir(self.folder()).env("DOCKER_HOST", self.host()).args(args))
     }
 
-    /// Runs the companion at a terminal of 33 rows and 101 columns: waits for each text, and types what belongs to it.
+    /// Runs the companion at a terminal: waits for each text, and types what belongs to it.
     pub fn at_a_terminal(&self, args: &[&str], dialogue: &[(&str, &str)]) -> Ran {
-        let size = nix::libc::winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = nix::pty::openpty(Some(&size), None).unwrap();
-        let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let mut command = self.command(args);
-        command.stdin(slave(&pty.slave)).stdout(slave(&pty.slave)).stderr(slave(&pty.slave));
-        let mut child = command.spawn().unwrap();
-        // The terminal ends with the last that has it open.
-        drop((command, pty.slave));
-        let mut keyboard = File::from(pty.master.try_clone().unwrap());
-        let mut screen = File::from(pty.master);
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let shown = Arc::clone(&seen);
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = screen.read(&mut buffer) {
-                shown.lock().unwrap().extend_from_slice(&buffer[..length]);
-            }
-        });
-        let text = || String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
-        let mut from = 0;
-        for (expected, typed) in dialogue {
-            from += eventually(20, &format!("{expected:?} is shown, after:\n{}", text()), || {
-                text().get(from..).and_then(|text| text.find(expected)).map(|at| at + expected.len())
-            });
-            keyboard.write_all(typed.as_bytes()).unwrap();
-        }
-        let status = eventually(20, "the session at the terminal ends", || child.try_wait().unwrap());
-        reader.join().unwrap();
-        Ran { code: status.code().unwrap_or(-1), stdout: text(), stderr: String::new() }
-    }
-}
-
-/// A companion that runs in the background.
-pub struct Running {
-    pub child: Child,
-    path: PathBuf,
-}
-
-impl Running {
-    /// What it has said so far.
-    pub fn said(&self) -> String {
-        fs::read_to_string(&self.path).unwrap()
-    }
-
-    /// Waits until it has said `text`.
-    #[track_caller]
-    pub fn says(&self, text: &str) {
-        eventually(30, &format!("it says {text:?}"), || self.said().contains(text).then_some(()));
-    }
-
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    /// Its exit code.
-    pub fn ends(&mut self) -> i32 {
-        eventually(30, "it ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        sessions::at_a_terminal(self.command(args), dialogue)
     }
 }

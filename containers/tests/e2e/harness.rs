@@ -46,7 +46,7 @@ impl Engine {
         Engine::start_within(options, Vec::new())
     }
 
-    fn start_within(options: &[&str], within: Vec<String>) -> Engine {
+    pub fn start_within(options: &[&str], within: Vec<String>) -> Engine {
         let folder = tempfile::Builder::new().prefix("inception-e2e-").tempdir().unwrap();
         let mut engine = Engine {
             folder,
@@ -77,7 +77,7 @@ impl Engine {
         Engine::start_within(&[], within).load_busybox()
     }
 
-    fn load_busybox(self) -> Engine {
+    pub fn load_busybox(self) -> Engine {
         let engine = self;
         let archive = engine.path("busybox.tar");
         busybox_archive(&archive);

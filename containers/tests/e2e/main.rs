@@ -21,5 +21,6 @@ mod ports;
 mod recovery;
 mod restart;
 mod run;
+mod sessions;
 mod signals;
 mod volumes;

@@ -22,7 +22,6 @@ fn init() -> String {
     std::env::var("INCEPTION_INIT").unwrap_or_else(|_| path.to_str().unwrap().to_owned())
 }
 
-#[test]
 fn a_program_without_handlers() {
     let (code, report) = check(&["sleep", "1000"]);
     assert_eq!(points(&report, "wrong"), ["waits for orphans", "Ctrl-C is heard", "stops at SIGTERM"]);
@@ -32,21 +31,18 @@ fn a_program_without_handlers() {
     assert_eq!(stop["remedy"], "ENTRYPOINT [\"inception-init\", \"--\"]\nCMD [\"sleep\", \"1000\"]");
 }
 
-#[test]
 fn the_same_under_the_init() {
     let (code, report) = check(&[&init(), "--", "sleep", "1000"]);
     assert_eq!(points(&report, "wrong"), [""; 0], "{report}");
     assert_eq!((code, points(&report, "right").len()), (0, 5));
 }
 
-#[test]
 fn a_shell_that_hides_the_exit_code() {
     let (code, report) = check(&["tini", "--", "sh", "-c", "perl -e '$SIG{TERM} = \"IGNORE\"; sleep 1000'; true"]);
     assert_eq!(points(&report, "wrong"), ["lets everything clean up", "exit code is seen outside"], "{report}");
     assert_eq!(code, 3);
 }
 
-#[test]
 fn a_service_that_goes_to_the_background() {
     let (code, report) = check(&["sh", "-c", "setsid sleep 1000 & exit 0"]);
     assert_eq!((code, points(&report, "wrong")), (3, vec!["stays in the foreground"]));
@@ -55,7 +51,6 @@ fn a_service_that_goes_to_the_background() {
     assert_eq!((code, points(&report, "wrong")), (0, vec![]));
 }
 
-#[test]
 fn what_can_not_be_run() {
     let run = |words: &[&str]| {
         let output = Command::new(INCEPTION).args(["lab", "check"]).args(words).output().unwrap();
@@ -64,7 +59,6 @@ fn what_can_not_be_run() {
     assert_eq!([run(&["--", "/no/such"]), run(&["--", "/etc/passwd"]), run(&["--"]), run(&[])], [127, 126, 2, 2]);
 }
 
-#[test]
 fn plain_lines() {
     let output =
         Command::new(INCEPTION).args(["lab", "check", "--grace", "1", "--", "sh", "-c", "sleep 1000"]).output();
@@ -72,6 +66,23 @@ fn plain_lines() {
     assert!(text.contains("WRONG  stops at SIGTERM: exit status 137"), "{text}");
     // The shell form is mended by the exec form.
     assert!(text.contains("| CMD [\"sleep\", \"1000\"]") && text.contains("1 point is wrong"), "{text}");
+}
+
+/// Side by side: they mostly wait.
+#[test]
+fn commands() {
+    std::thread::scope(|scope| {
+        for check in [
+            a_program_without_handlers,
+            the_same_under_the_init,
+            a_shell_that_hides_the_exit_code,
+            a_service_that_goes_to_the_background,
+            what_can_not_be_run,
+            plain_lines,
+        ] {
+            scope.spawn(check);
+        }
+    });
 }
 
 /// An image's own command, in a container that an engine of the test's own runs; nothing is left of it.

@@ -75,7 +75,7 @@ pub fn ended(lab: &mut Child) -> i32 {
 
 /// Waits for a condition that needs a moment.
 pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(10));

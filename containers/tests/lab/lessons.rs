@@ -1,12 +1,48 @@
 //! Each lesson under each alternative. The lessons' own tables say what is expected; here they are asked to agree, and
 //! the values that make the lesson are written down once more, so that a wrong table does not pass.
 
-use crate::harness::{ALTERNATIVES, events, lab, lab_as_nobody, observed, under};
+use crate::harness::{ALTERNATIVES, events, lab, lab_as_nobody, observed, soon, under};
 use serde_json::{Value, json};
+use std::sync::{Once, OnceLock};
+
+const NAMES: [&str; 11] = [
+    "sigterm",
+    "zombies",
+    "orphans",
+    "clean-up",
+    "exit-codes",
+    "inside",
+    "worker",
+    "daemon",
+    "ctrl-c",
+    "early",
+    "trap",
+];
+
+/// An exit code and the runs.
+type Ran = (i32, Vec<Value>);
+
+/// Lessons mostly wait out grace periods: they are run ahead, four at a time.
+fn ahead(name: &str) -> Ran {
+    static RUNS: [OnceLock<Ran>; NAMES.len()] = [const { OnceLock::new() }; NAMES.len()];
+    static WORKERS: Once = Once::new();
+    WORKERS.call_once(|| {
+        for worker in 0..4 {
+            std::thread::spawn(move || {
+                for place in (worker..NAMES.len()).step_by(4) {
+                    let _ = RUNS[place].set(lab(&[NAMES[place]]));
+                }
+            });
+        }
+    });
+    let place = NAMES.iter().position(|known| *known == name).unwrap();
+    soon("the lesson is over", || RUNS[place].get().is_some());
+    RUNS[place].get().unwrap().clone()
+}
 
 /// Runs it, and sees to it that all was measured and all agreed.
 fn lesson(name: &str) -> Vec<Value> {
-    let (code, runs) = lab(&[name]);
+    let (code, runs) = ahead(name);
     agreed(code, &runs);
     assert!(runs.iter().all(|run| run["source"] == "tracepoints"));
     runs
@@ -35,7 +71,7 @@ fn took(run: &Value) -> i64 {
 
 #[test]
 fn sigterm() {
-    let runs = lesson("1");
+    let runs = lesson("sigterm");
     assert_eq!(all(&runs, "exit status"), [137, 137, 143, 143, 143, 143]);
     for run in &runs {
         assert_eq!(run["exit_status"], *observed(run, "exit status"));

@@ -7,9 +7,14 @@ mod entrypoints;
 mod examiner;
 #[path = "../e2e/harness.rs"]
 mod harness;
+#[path = "../vm/host.rs"]
+mod host;
+mod machines;
 #[path = "../e2e/peers.rs"]
 mod peers;
 mod profiles;
+#[path = "../e2e/sessions.rs"]
+mod sessions;
 mod settings;
 mod stack;
 mod webdriver;
@@ -104,6 +109,15 @@ fn profiles() {
     profiles::choose(&stack);
     stack.compose(&["build"]).ok();
     profiles::all(&stack);
+}
+
+#[test]
+fn as_virtual_machines() {
+    let _turn = TURN.lock();
+    let engine = Engine::start();
+    load(&engine.host());
+    machines::nginx(&engine);
+    machines::mariadb(&engine);
 }
 
 /// docker-compose, a client that nobody here wrote, reads the same file.

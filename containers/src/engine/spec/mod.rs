@@ -4,7 +4,7 @@ mod capabilities;
 mod resources;
 mod seccomp;
 mod support;
-mod users;
+pub mod users;
 
 pub use support::refuse_unsupported;
 pub use users::user;
