@@ -10,6 +10,8 @@ mod compose;
 mod engine;
 mod error;
 mod image;
+#[allow(dead_code, reason = "what the terminal view and the page use")]
+mod lab;
 mod network;
 mod shim;
 mod sys;

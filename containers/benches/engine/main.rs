@@ -1,9 +1,14 @@
 //! `make bench`: this engine beside dockerd and podman from Debian, in one run, interleaved. Prints ratios and writes
-//! them to docs/benchmarks.md between its markers. Arguments select parts by name: run, stack, memory.
+//! them to docs/benchmarks.md between its markers (the engine's parts only when all are measured). Arguments select parts by name: run, stack, memory, lab.
 
 mod build;
+#[allow(dead_code, reason = "as the program has it")]
+#[path = "../../src/error.rs"]
+mod error;
 #[path = "../../tests/e2e/harness.rs"]
 mod harness;
+#[allow(dead_code, unused_imports, reason = "the lab has more uses for it, and tests in it")]
+mod lab;
 mod memory;
 #[path = "../../tests/e2e/peers.rs"]
 mod peers;
@@ -29,6 +34,12 @@ fn main() {
     }
     print!("{}", report.text());
     if chosen.is_empty() {
-        report.write();
+        report.write("engine", "The engine");
+    }
+    if wanted("lab") {
+        let mut report = Report::default();
+        lab::measure(&mut report);
+        print!("{}", report.text());
+        report.write("lab", "The lab");
     }
 }

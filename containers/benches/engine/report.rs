@@ -2,9 +2,6 @@
 
 use std::{fmt::Write, fs, path::Path, time::Duration};
 
-const BEGIN: &str = "<!-- begin: engine, written by `make bench` -->";
-const END: &str = "<!-- end: engine -->";
-
 /// What was measured, as Markdown.
 #[derive(Default)]
 pub struct Report {
@@ -61,14 +58,16 @@ impl Report {
         &self.text
     }
 
-    /// Replaces this program's part of docs/benchmarks.md.
-    pub fn write(&self) {
+    /// Replaces a part of docs/benchmarks.md; a new one gets a heading.
+    pub fn write(&self, part: &str, heading: &str) {
+        let (begin, end) =
+            (format!("<!-- begin: {part}, written by `make bench` -->"), format!("<!-- end: {part} -->"));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
         let old = fs::read_to_string(&path).unwrap_or_else(|_| "# Benchmarks\n".into());
-        let part = format!("{BEGIN}\n{}\n{END}", self.text.trim());
-        let new = match (old.find(BEGIN), old.find(END)) {
-            (Some(begin), Some(end)) => format!("{}{part}{}", &old[..begin], &old[end + END.len()..]),
-            _ => format!("{}\n## The engine\n\n{part}\n", old.trim_end()),
+        let text = format!("{begin}\n{}\n{end}", self.text.trim());
+        let new = match (old.find(&begin), old.find(&end)) {
+            (Some(from), Some(to)) => format!("{}{text}{}", &old[..from], &old[to + end.len()..]),
+            _ => format!("{}\n\n## {heading}\n\n{text}\n", old.trim_end()),
         };
         fs::write(path, new).unwrap();
     }

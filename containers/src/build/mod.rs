@@ -144,6 +144,14 @@ pub fn changed(changes: &[String]) -> Result<ImageConfig, Error> {
     Ok(config)
 }
 
+/// The configuration that the last stage of a Dockerfile describes by itself, without its base's.
+pub fn described(text: &str, file: &str) -> Result<ImageConfig, Error> {
+    let instructions = lines::parse(text, file).map_err(|failure| failure.error)?.instructions;
+    let last = instructions.iter().rposition(|instruction| instruction.keyword == "FROM").map_or(0, |place| place + 1);
+    let describes = |instruction: &&lines::Instruction| CHANGES.contains(&instruction.keyword);
+    changed(&instructions[last..].iter().filter(describes).map(|it| it.text.clone()).collect::<Vec<_>>())
+}
+
 /// Reads and checks the Dockerfile, and takes out of the context what `.dockerignore` names. Blocking.
 pub fn prepare(request: Request) -> Result<Prepared, Failure> {
     let tags = request.tags.iter().map(|tag| Name::parse(tag)).collect::<Result<_, _>>()?;

@@ -13,6 +13,8 @@ pub struct Line {
     front: Vec<String>,
     options: Vec<String>,
     positionals: Vec<String>,
+    /// How many positionals stood before `--`, where there is one.
+    pub before_dashes: Option<usize>,
     help: bool,
 }
 
@@ -28,6 +30,7 @@ impl Line {
             let word = word?;
             let command = levels[levels.len() - 1];
             if word == "--" {
+                line.before_dashes = Some(line.positionals.len());
                 line.positionals.extend(rest.collect::<Result<Vec<_>>>()?);
                 break;
             } else if word.len() > 1 && word.starts_with('-') {

@@ -2,7 +2,10 @@
 //! answer comes from the table of options, and services from the Compose file.
 
 use super::{Globals, output, project, table};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    lab::{alternative::Alternative, exercise, lesson},
+};
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs, Optionality};
 
 /// Print a script that completes commands, options and services after Tab.
@@ -98,7 +101,9 @@ fn candidates(
     let command = levels[levels.len() - 1];
     let is_greedy = command.positionals.last().is_some_and(|last| last.optionality == Optionality::Greedy);
     let about = |text: &str| text.lines().next().unwrap_or_default().trim().to_owned();
-    let all: Vec<(String, String)> = if value.is_some() || (is_greedy && positionals > 0) {
+    let all: Vec<(String, String)> = if value.is_some_and(|flag| flag.long == "--alternative") {
+        Alternative::ALL.map(|alternative| (alternative.name().to_owned(), String::new())).to_vec()
+    } else if value.is_some() || (is_greedy && positionals > 0) {
         // A value, or a word of the program that is run: files, most likely.
         Vec::new()
     } else if typed.starts_with('-') {
@@ -110,6 +115,16 @@ fn candidates(
         command.commands.iter().map(|next| (next.name.to_owned(), about(next.command.description))).collect()
     } else if command.name == "completion" {
         ["bash", "zsh", "fish"].map(|shell| (shell.to_owned(), String::new())).to_vec()
+    } else if command.name == "lab" && before.last().is_some_and(|word| word == "exercise") {
+        exercise::all().iter().map(|exercise| (exercise.name.clone(), exercise.title.clone())).collect()
+    } else if command.name == "lab" && !before.iter().any(|word| word == "check") {
+        let lessons = lesson::all().iter().map(|lesson| (lesson.name.clone(), lesson.title.clone()));
+        let others = [
+            ("all", "every lesson"),
+            ("exercise", "mend what is broken"),
+            ("check", "what an image or a command does wrong as PID 1"),
+        ];
+        lessons.chain(others.map(|(word, about)| (word.to_owned(), about.to_owned()))).collect()
     } else if command.positionals.iter().any(|positional| positional.name.contains("service")) {
         services().into_iter().map(|name| (name, "service".to_owned())).collect()
     } else {
@@ -155,6 +170,13 @@ mod tests {
             ("run -it --name m w", "web"),
             ("completion z", "zsh"),
             ("rmi ", ""),
+            ("top m", "mariadb"),
+            ("top --pl", "--plain"),
+            ("lab or", "orphans"),
+            ("lab --alternative t", "tini"),
+            ("lab zombies --js", "--json"),
+            ("lab check ", ""),
+            ("lab exer", "exercise"),
         ] {
             assert_eq!(complete(text), expected, "{text}");
         }

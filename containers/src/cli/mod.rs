@@ -8,6 +8,7 @@ mod daemon;
 mod exec;
 mod images;
 mod inspect;
+mod lab;
 mod lifecycle;
 #[cfg(test)]
 mod manual;
@@ -18,6 +19,7 @@ mod ps;
 mod run;
 mod run_options;
 mod session;
+mod top;
 mod up;
 mod vm;
 mod vm_build;
@@ -100,6 +102,8 @@ enum Command {
     Volume(volumes::Volume),
     Network(networks::Network),
     Vm(vm::Vm),
+    Top(top::Top),
+    Lab(lab::LabCommand),
     Completion(completion::Completion),
 }
 
@@ -109,6 +113,8 @@ pub struct Globals {
     pub host: Option<String>,
     /// `--file`, `--project-name` and so on
     pub project: load::Options,
+    /// How many words stood before `--`, where there is one.
+    pub before_dashes: Option<usize>,
 }
 
 /// Runs the command that `args` (the program's name first) asks for; its exit code.
@@ -147,7 +153,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         env_files: options.env_file,
         profiles: options.profile,
     };
-    let globals = Globals { host: options.host, project };
+    let globals = Globals { host: options.host, project, before_dashes: line.before_dashes };
     match options.command {
         Command::Daemon(daemon) => daemon.run(&globals),
         Command::Up(up) => up.run(&globals),
@@ -168,6 +174,8 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
         Command::Volume(volume) => volume.run(&globals),
         Command::Network(network) => network.run(&globals),
         Command::Vm(vm) => vm.run(&globals),
+        Command::Top(top) => top.run(&globals),
+        Command::Lab(lab) => lab.run(&globals),
         Command::Completion(completion) => completion.run(&globals),
     }
 }

@@ -7,6 +7,7 @@ use crate::{
         create::Creation,
     },
     error::{Context, Error, Result},
+    image::architecture,
     vm::root::{self, Kind, MadeRoot},
 };
 use bollard::{Docker, query_parameters::RemoveContainerOptionsBuilder};
@@ -36,13 +37,22 @@ pub async fn describe(docker: &Docker, body: ContainerCreateBody, progress: &Pro
     let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
     docker.remove_container(&id, Some(options)).await.map_err(failed("remove the container that was looked at"))?;
     let found = found?;
+    let id = found.image.unwrap_or_default();
+    let about = docker.inspect_image(&id).await.map_err(failed(format!("look at {image}")))?;
+    if about.architecture.as_deref().is_some_and(|made_for| made_for != architecture()) {
+        return Err(Error::Failed(format!(
+            "{image} is for {}, and machines are made for {}",
+            about.architecture.unwrap_or_default(),
+            architecture()
+        )));
+    }
     let is_asked = |mount: &MountPoint| {
         let target = mount.destination.as_deref().unwrap_or_default();
         asked.iter().any(|bind| bind.split(':').nth(1).is_some_and(|path| path.trim_end_matches('/') == target))
     };
     Ok(Source {
         image,
-        id: found.image.unwrap_or_default(),
+        id,
         config: found.config.unwrap_or_default(),
         mounts: found.mounts.unwrap_or_default().into_iter().filter(is_asked).collect(),
     })

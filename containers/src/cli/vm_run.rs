@@ -196,8 +196,11 @@ impl Run {
             remove: self.rm,
             stop_timeout: config.stop_timeout() as u64 + keeper::END,
         };
-        let folder = Folder::create(&name)?;
+        let mut folder = Folder::create(&name)?;
         let ran = async {
+            if is_ext4 && !self.rm {
+                disk::copy(&root.file(), &folder.path.join("disk.img"), 0)?;
+            }
             write(&folder, &machine, |out| {
                 let mut out = io::BufWriter::new(out);
                 if checked.root == Kind::Initramfs {
@@ -209,9 +212,7 @@ impl Run {
                 archive.machine(&init, &text, &found)?;
                 archive.finish()?.flush().doing("write the initramfs")
             })?;
-            if is_ext4 && !self.rm {
-                disk::copy(&root.file(), &folder.path.join("disk.img"), 0)?;
-            }
+            folder.made();
             keeper::start(&folder).await
         };
         let started = match ran.await {

@@ -194,7 +194,7 @@ mod tests {
             "arg = /init\narg = --\narg = say\narg = \"a \\\"b\\\"\\n\\x07\"\narg = \"\"\n",
             "env = PATH=/bin\nenv = TERM=dumb\nenv = HOME=/srv\nenv = HOSTNAME=web\nuser = 33:34\n",
             "workdir = /srv\nstop-signal = SIGQUIT\nstop-timeout = 3\n",
-            "module = /modules/virtio.ko\nroot = /dev/vda ext4 rw\nmount = share0 \"/a b\" virtiofs ro\nhostname = web\n",
+            "module = /.inception/virtio.ko\nroot = /dev/vda ext4 rw\nmount = share0 \"/a b\" virtiofs ro\nhostname = web\n",
         ] {
             assert!(told.contains(line), "{told}\nexpected: {line}");
         }

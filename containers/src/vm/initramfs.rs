@@ -19,9 +19,12 @@ const PROGRAM: u32 = 0o100_755;
 const PRIVATE: u32 = 0o100_600;
 const CONSOLE: u32 = 0o020_600;
 
+/// The init in the archive; `rdinit=/PATH` has the kernel run it. An image whose files are beside it has none of this name.
+pub const INIT: &str = ".inception/init";
+
 /// Where a module lies in the archive.
 pub fn module_path(module: &Module) -> String {
-    format!("modules/{}.ko", module.name)
+    format!(".inception/{}.ko", module.name)
 }
 
 /// An initramfs that is being written.
@@ -37,15 +40,15 @@ impl<W: Write> Archive<W> {
         Archive { out: Some(out), inode: 0 }
     }
 
-    /// The init as /init, its configuration, the modules, and the folders and the console that it begins with.
+    /// The init, its configuration, the modules, and the folders and the console that it begins with.
     pub fn machine(&mut self, init: &Path, config: &str, modules: &[Module]) -> Result<()> {
-        for folder in ["dev", "etc", "modules", "proc", "run", "sys"] {
+        for folder in ["dev", "etc", ".inception", "proc", "run", "sys"] {
             self.entry(newc::Builder::new(folder).mode(FOLDER), &[])?;
         }
         // The kernel opens it before anybody could mount /dev.
         self.entry(newc::Builder::new("dev/console").mode(CONSOLE).rdev_major(5).rdev_minor(1), &[])?;
         let program = fs::read(init).at("read", init)?;
-        self.entry(newc::Builder::new("init").mode(PROGRAM), &program)?;
+        self.entry(newc::Builder::new(INIT).mode(PROGRAM), &program)?;
         self.entry(newc::Builder::new("etc/inception-init.conf").mode(PRIVATE), config.as_bytes())?;
         modules
             .iter()
@@ -149,8 +152,8 @@ mod tests {
         assert_eq!(fs::read_to_string(out.join("link")).unwrap(), "value");
         let inodes = ["etc/name", "etc/other"].map(|name| fs::metadata(out.join(name)).unwrap().ino());
         assert_eq!(inodes[0], inodes[1]);
-        assert_eq!(fs::read(out.join("init")).unwrap(), fs::read("/bin/true").unwrap());
-        assert_eq!(fs::read_to_string(out.join("modules/virtio.ko")).unwrap(), "odd");
+        assert_eq!(fs::read(out.join(INIT)).unwrap(), fs::read("/bin/true").unwrap());
+        assert_eq!(fs::read_to_string(out.join(".inception/virtio.ko")).unwrap(), "odd");
         assert_eq!(fs::read_to_string(out.join("etc/inception-init.conf")).unwrap(), "arg = x\n");
         assert_eq!(fs::metadata(out.join("etc/inception-init.conf")).unwrap().mode() & 0o7777, 0o600);
     }

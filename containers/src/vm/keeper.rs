@@ -33,7 +33,7 @@ use tokio::{
 /// tell its exit code.
 pub const END: u64 = 15;
 /// From when on a machine that did not tell of its service gets the power button all the same.
-const BOOT: Duration = Duration::from_secs(10);
+const BOOT: Duration = Duration::from_secs(30);
 
 /// A keeper that has just been started.
 pub struct Started {
@@ -127,17 +127,14 @@ async fn keep(folder: &Folder) -> Result<()> {
 async fn run(folder: &Folder, machine: &Machine) -> Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
     let mut quit = signal(SignalKind::quit()).doing("watch SIGQUIT")?;
-    let mut shares = Vec::new();
-    for share in &machine.shares {
-        let _ = fs::remove_file(qemu::share_socket(&share.tag));
-        shares.push(share::start(share).await?);
-    }
+    // Killed when they are dropped.
+    let _shares = machine.shares.iter().map(share::start).collect::<Result<Vec<_>>>()?;
     let _ = fs::remove_file(qemu::STATUS);
     let listener = UnixListener::bind(qemu::STATUS).doing("listen for the machine's status")?;
     let mut qemu = start_qemu(folder, machine)?;
     let (mut qmp, status) = tokio::select! {
         connected = connect(&listener) => connected?,
-        ended = qemu.wait() => return Err(qemu_failed(&ended.doing("wait for qemu")?.to_string())),
+        ended = qemu.wait() => return Err(qemu_failed(machine, &ended.doing("wait for qemu")?.to_string())),
     };
     say("ready");
     let mut go = String::new();
@@ -179,7 +176,7 @@ async fn run(folder: &Folder, machine: &Machine) -> Result<Exit> {
     if watched.code.is_none() && reason.is_empty() {
         reason = match ended.success() {
             true => "it ended without an exit code".into(),
-            false => qemu_failed(&ended.to_string()).to_string(),
+            false => qemu_failed(machine, &ended.to_string()).to_string(),
         };
     }
     Ok(Exit { code: watched.code, reason, ended: Utc::now() })
@@ -209,9 +206,12 @@ async fn connect(listener: &UnixListener) -> Result<(Qmp, UnixStream)> {
     }
 }
 
-fn qemu_failed(status: &str) -> Error {
-    let output = fs::read_to_string("qemu.log").unwrap_or_default();
-    Error::Program { program: "qemu".into(), status: status.to_owned(), output: output.trim_end().to_owned() }
+/// What qemu and its helpers said.
+fn qemu_failed(machine: &Machine, status: &str) -> Error {
+    let logs = ["qemu.log".to_owned()].into_iter().chain(machine.shares.iter().map(share::log_file));
+    let texts = logs.map(|log| fs::read_to_string(log).unwrap_or_default());
+    let output = texts.collect::<String>().trim_end().to_owned();
+    Error::Program { program: "qemu".into(), status: status.to_owned(), output }
 }
 
 /// The status port: `started`, then the exit code.

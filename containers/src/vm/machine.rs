@@ -102,6 +102,8 @@ pub struct Folder {
     pub name: String,
     pub path: PathBuf,
     handle: File,
+    /// While a new machine is being made: whoever finds its folder unfinished and this free may remove it.
+    making: Option<Flock<File>>,
 }
 
 /// Where machines are: `$XDG_STATE_HOME/inception/vm`, for root else /var/lib/inception-vm.
@@ -138,6 +140,11 @@ impl Folder {
         DirBuilder::new().recursive(true).mode(0o700).create(&base).at("create", &base)?;
         let path = base.join(name);
         match DirBuilder::new().mode(0o700).create(&path) {
+            // What a command left that was killed over it.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && is_unfinished(name, &path) => {
+                fs::remove_dir_all(&path).at("remove what is left of", &path)?;
+                DirBuilder::new().mode(0o700).create(&path).at("create", &path)?;
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::Conflict(format!(
                     "there is a machine {name} already: inception vm start {name} runs it again, inception vm rm {name} removes it"
@@ -145,7 +152,14 @@ impl Folder {
             }
             other => other.at("create", &path)?,
         }
-        Folder::at(name, path)
+        let mut folder = Folder::at(name, path)?;
+        folder.making = folder.lock()?;
+        Ok(folder)
+    }
+
+    /// The new machine is made: a keeper may have it.
+    pub fn made(&mut self) {
+        self.making = None;
     }
 
     pub fn open(name: &str) -> Result<Folder> {
@@ -161,7 +175,7 @@ impl Folder {
     /// The folder that a keeper is told.
     pub fn at(name: &str, path: PathBuf) -> Result<Folder> {
         let handle = File::open(&path).at("open", &path)?;
-        Ok(Folder { name: name.to_owned(), path, handle })
+        Ok(Folder { name: name.to_owned(), path, handle, making: None })
     }
 
     /// A path to `file` that is short enough for a socket's address, however long the folder's is; good in this process.
@@ -171,8 +185,9 @@ impl Folder {
 
     pub fn write_machine(&self, machine: &Machine) -> Result<()> {
         let text = serde_json::to_vec_pretty(machine).map_err(|error| Error::Failed(format!("write JSON: {error}")))?;
-        let path = self.path.join("machine.json");
-        fs::write(&path, text).at("write", &path)
+        let (path, new) = (self.path.join("machine.json"), self.path.join("machine.json.new"));
+        fs::write(&new, text).at("write", &new)?;
+        fs::rename(&new, &path).at("store", &path)
     }
 
     pub fn machine(&self) -> Result<Machine> {
@@ -237,6 +252,13 @@ impl Folder {
     pub fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.path).at("remove", &self.path)
     }
+}
+
+/// Whether a folder is no machine's, and nobody is about to make one in it.
+fn is_unfinished(name: &str, path: &Path) -> bool {
+    let is_free =
+        || Folder::at(name, path.to_owned()).and_then(|folder| folder.lock()).is_ok_and(|lock| lock.is_some());
+    !path.join("machine.json").exists() && is_free()
 }
 
 /// A machine's end, to be waited for.

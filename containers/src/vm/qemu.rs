@@ -17,7 +17,7 @@ pub const CONSOLE: &str = "console.sock";
 pub const STATUS: &str = "status.sock";
 
 /// The kernel's command line: nothing but a panic's last words is printed, and a panic ends the machine.
-pub const APPEND: &str = "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t";
+pub const APPEND: &str = "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t rdinit=/.inception/init";
 
 /// Where a share's virtiofsd listens.
 pub fn share_socket(tag: &str) -> String {

@@ -3,9 +3,8 @@
 use super::{machine::Share, qemu, tools};
 use crate::error::{Context, Error, Result};
 use std::{
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 use tokio::process::{Child, Command};
 
@@ -36,13 +35,17 @@ pub fn check(source: &Path) -> Result<()> {
     }
 }
 
-/// Starts a share's virtiofsd and waits until it listens.
-pub async fn start(share: &Share) -> Result<Child> {
+/// Starts a share's virtiofsd. It is given its socket as stdin, where qemu can connect at once: by the socket's name it
+/// would also take a lock for the whole machine (qemu's does, in /var/run/virtiofsd), and names are alike. Where it fails qemu
+/// does, too.
+pub fn start(share: &Share) -> Result<Child> {
     let program = program()?;
     let socket = qemu::share_socket(&share.tag);
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).doing(format!("listen on {socket}"))?;
     let is_c = program.starts_with("/usr/lib/qemu");
     let source = share.source.display().to_string();
-    let mut words = vec![program.display().to_string(), format!("--socket-path={socket}")];
+    let mut words = vec![program.display().to_string(), "--fd=0".into()];
     match is_c {
         true => words
             .extend(["-f", "-o", &format!("source={source}"), "-o", "xattr", "-o", "cache=auto"].map(str::to_owned)),
@@ -57,23 +60,14 @@ pub async fn start(share: &Share) -> Result<Child> {
         command.args(&words[1..]);
         command
     };
-    let path = format!("{}.log", share.tag);
-    let log = std::fs::File::create(&path).doing(format!("create {path}"))?;
-    command.stdin(Stdio::null()).stdout(log.try_clone().doing("duplicate a log")?).stderr(log);
+    let log = log_file(share);
+    let file = std::fs::File::create(&log).doing(format!("create {log}"))?;
+    command.stdin(OwnedFd::from(listener)).stdout(file.try_clone().doing("duplicate a log")?).stderr(file);
     crate::sys::before_exec(&mut command, super::keeper::die_with_keeper);
-    let mut child = Command::from(command).kill_on_drop(true).spawn().doing("start virtiofsd")?;
-    for _ in 0..500 {
-        if Path::new(&socket).exists() {
-            return Ok(child);
-        }
-        if let Some(status) = child.try_wait().doing("wait for virtiofsd")? {
-            return Err(Error::Program {
-                program: "virtiofsd".into(),
-                status: status.to_string(),
-                output: std::fs::read_to_string(&path).unwrap_or_default().trim_end().to_owned(),
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Err(Error::Failed(format!("virtiofsd for {source} does not listen after 5 s")))
+    Command::from(command).kill_on_drop(true).spawn().doing("start virtiofsd")
+}
+
+/// What a share's virtiofsd says.
+pub fn log_file(share: &Share) -> String {
+    format!("{}.log", share.tag)
 }

@@ -34,12 +34,12 @@ pub fn at_a_terminal(mut command: Command, dialogue: &[(&str, &str)]) -> Ran {
     let text = || String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
     let mut from = 0;
     for (expected, typed) in dialogue {
-        from += eventually(20, &format!("{expected:?} is shown, after:\n{}", text()), || {
+        from += eventually(60, &format!("{expected:?} is shown, after:\n{}", text()), || {
             text().get(from..).and_then(|text| text.find(expected)).map(|at| at + expected.len())
         });
         keyboard.write_all(typed.as_bytes()).unwrap();
     }
-    let status = eventually(20, "the session at the terminal ends", || child.try_wait().unwrap());
+    let status = eventually(60, "the session at the terminal ends", || child.try_wait().unwrap());
     reader.join().unwrap();
     Ran { code: status.code().unwrap_or(-1), stdout: text(), stderr: String::new() }
 }
@@ -65,7 +65,7 @@ impl Running {
     /// Waits until it has said `text`.
     #[track_caller]
     pub fn says(&self, text: &str) {
-        eventually(30, &format!("it says {text:?}"), || self.said().contains(text).then_some(()));
+        eventually(60, &format!("it says {text:?}"), || self.said().contains(text).then_some(()));
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -74,7 +74,7 @@ impl Running {
 
     /// Its exit code.
     pub fn ends(&mut self) -> i32 {
-        eventually(30, "it ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+        eventually(60, "it ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Written {
 /// a page. Screenshots go to `pictures`.
 pub fn publish_and_comment(stack: &Stack, pictures: &Path) -> Written {
     std::fs::create_dir_all(pictures).unwrap();
-    let browser = Browser::start(&stack.place, &stack.domain);
+    let browser = Browser::start(|program| stack.place.command(program), &stack.domain);
     let title = format!("Written at {}", std::process::id());
     let comment = format!("Read by the second user, {}", std::process::id());
 

@@ -20,7 +20,7 @@ pub fn nginx(engine: &Engine) {
     let variables = ["-e", "DOMAIN=inception.localhost", "-e", "FASTCGI_UPSTREAM=127.0.0.1:9000"];
     let options = ["-d", "--rm", "--name", "web", "-p", &publish];
     host.run(&[&options[..], &volumes, &variables, &["nginx:0.1.0"]].concat()).ok();
-    let page = eventually(60, "the page over TLS", || {
+    let page = eventually(90, "the page over TLS", || {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "5"]);
         curl.arg("--cacert").arg(host.path("certificates/site.crt"));
@@ -47,7 +47,7 @@ pub fn mariadb(engine: &Engine) {
         let server = ["--host=127.0.0.1", &format!("--port={port}"), "--user=clerk", "--password=x", "shop", "-N"];
         engine.docker(&[&client[..], &server, &["-e", text]].concat())
     };
-    eventually(120, "the database", || (query("SELECT 1").code == 0).then_some(()));
+    eventually(180, "the database", || (query("SELECT 1").code == 0).then_some(()));
     query("CREATE TABLE sold (thing TEXT); INSERT INTO sold VALUES ('a bridge')").ok();
     host.tell(&["stop", "db"]).ok();
     let listed = host.tell(&["ls"]).ok();
@@ -56,7 +56,7 @@ pub fn mariadb(engine: &Engine) {
     assert!(said.contains("mariadbd: Shutdown complete"), "{said}");
 
     host.tell(&["start", "db"]).ok();
-    eventually(60, "the database again", || (query("SELECT 1").code == 0).then_some(()));
+    eventually(90, "the database again", || (query("SELECT 1").code == 0).then_some(()));
     assert_eq!(query("SELECT thing FROM sold").ok(), "a bridge");
     let said = host.tell(&["logs", "db"]).ok();
     assert!(!said.contains("crash recovery"), "{said}");

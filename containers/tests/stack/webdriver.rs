@@ -1,10 +1,9 @@
 //! A headless Chromium, driven over WebDriver (<https://www.w3.org/TR/webdriver2/>): chromedriver, and curl as the client,
 //! so that both can live in another network namespace than the test.
 
-use crate::{
-    harness::{eventually, run_with_input},
-    stack::Place,
-};
+#![allow(dead_code, reason = "the stack's tests use a part of it, the lab's another")]
+
+use crate::harness::{eventually, run_with_input};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -18,7 +17,8 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A browser with an empty profile; gone when dropped.
 pub struct Browser<'a> {
-    place: &'a Place<'a>,
+    /// Makes the command that runs a program where the browser lives.
+    command: Box<dyn Fn(&str) -> Command + 'a>,
     driver: Child,
     port: u16,
     session: String,
@@ -30,10 +30,9 @@ pub struct Element(String);
 
 impl<'a> Browser<'a> {
     /// Starts a browser that knows `domain` as this machine and no other name: nothing leaves the machine.
-    pub fn start(place: &'a Place<'a>, domain: &str) -> Browser<'a> {
+    pub fn start(command: impl Fn(&str) -> Command + 'a, domain: &str) -> Browser<'a> {
         let profile = tempfile::Builder::new().prefix("inception-browser-").tempdir().unwrap();
-        let mut driver = place
-            .command("chromedriver")
+        let mut driver = command("chromedriver")
             .arg("--port=0")
             .env("HOME", profile.path())
             .stdin(Stdio::null())
@@ -51,7 +50,8 @@ impl<'a> Browser<'a> {
         };
         // A full pipe would stop the driver.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        let mut browser = Browser { place, driver, port, session: String::new(), _profile: profile };
+        let mut browser =
+            Browser { command: Box::new(command), driver, port, session: String::new(), _profile: profile };
         let arguments = [
             "--headless=new".to_string(),
             "--no-sandbox".into(),
@@ -84,7 +84,7 @@ impl<'a> Browser<'a> {
     }
 
     fn try_ask(&self, method: &str, path: &str, body: Value) -> Value {
-        let mut command = self.place.command("curl");
+        let mut command = (self.command)("curl");
         command
             .args(["--silent", "--show-error", "--max-time", "60", "--request", method])
             .args(["--header", "Content-Type: application/json; charset=utf-8"])
@@ -162,18 +162,40 @@ impl<'a> Browser<'a> {
         self.here("POST", "/execute/sync", json!({"script": script, "args": []}))
     }
 
+    /// Types where the focus is; `\u{e007}` is Enter (<https://www.w3.org/TR/webdriver2/#keyboard-actions>).
+    pub fn press(&self, keys: &str) {
+        let Some(found) = self.here("GET", "/element/active", Value::Null).get(ELEMENT).cloned() else { return };
+        let id = found.as_str().unwrap().to_string();
+        self.here("POST", &format!("/element/{id}/value"), json!({"text": keys}));
+    }
+
+    /// A command of Chromium's own protocol (<https://chromedevtools.github.io/devtools-protocol/>).
+    pub fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.here("POST", "/goog/cdp/execute", json!({"cmd": command, "params": parameters}))
+    }
+
+    /// Writes the whole page into a PNG file, as wide as it is now.
+    pub fn photograph(&self, file: &Path) {
+        let wish = json!({"format": "png", "captureBeyondViewport": true});
+        save(&self.devtools("Page.captureScreenshot", wish)["data"], file);
+    }
+
     /// Writes what a person would see into a PNG file.
     pub fn screenshot(&self, file: &Path) {
-        let picture = self.here("GET", "/screenshot", Value::Null);
-        let mut child = Command::new("base64")
-            .arg("--decode")
-            .stdin(Stdio::piped())
-            .stdout(fs::File::create(file).unwrap())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), picture.as_str().unwrap().as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
+        save(&self.here("GET", "/screenshot", Value::Null), file);
     }
+}
+
+/// Base64 in JSON, as a file.
+fn save(picture: &Value, file: &Path) {
+    let mut child = Command::new("base64")
+        .arg("--decode")
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(file).unwrap())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), picture.as_str().unwrap().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 impl Drop for Browser<'_> {

@@ -9,7 +9,7 @@ use std::{path::Path, process::Command};
 /// Boots a disk as anybody would, to its end; what the console said.
 fn boot(disk: &Path, interface: &str) -> String {
     let mut command = Command::new("timeout");
-    command.args(["60", "qemu-system-x86_64", "-m", "256", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+    command.args(["180", "qemu-system-x86_64", "-m", "256", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.arg("-drive").arg(format!("file={},format=raw,if={interface}", disk.display()));
     run(&mut command).ok()
 }

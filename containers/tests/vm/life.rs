@@ -28,7 +28,7 @@ fn a_machine_stops_and_runs_again_with_its_disk() {
         "mkdir -p /www; echo again >>/www/page; echo serving; trap 'exit 0' TERM; httpd -f -p 80 -h /www & wait";
     let publish = format!("127.0.0.1:{port}:80");
     assert_eq!(host.run(&["-d", "--name", "web", "-p", &publish, BUSYBOX, "sh", "-c", script]).ok(), "web");
-    assert_eq!(eventually(30, "the page", || page(port)), "again\n");
+    assert_eq!(eventually(90, "the page", || page(port)), "again\n");
     let listed = host.tell(&["ls"]).ok();
     assert!(listed.contains("running") && listed.contains(&format!("127.0.0.1:{port}->80/tcp")), "{listed}");
     host.tell(&["rm", "web"]).fails(1, "stop it first");
@@ -45,7 +45,7 @@ fn a_machine_stops_and_runs_again_with_its_disk() {
     assert!(host.tell(&["logs", "web"]).ok().contains("serving"));
     host.tell(&["stop", "web"]).ok();
     host.tell(&["start", "web"]).ok();
-    assert_eq!(eventually(30, "the page of both times", || page(port)), "again\nagain\n");
+    assert_eq!(eventually(90, "the page of both times", || page(port)), "again\nagain\n");
     host.tell(&["rm", "-f", "web"]).ok();
     assert!(!host.machine("web").exists());
     host.tell(&["stop", "web"]).fails(1, "No such machine: web");

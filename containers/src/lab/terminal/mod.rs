@@ -1,0 +1,13 @@
+//! The lab on a terminal: a process tree above a lane of events, live and again, as slowly as one likes.
+//!
+//! [`tree`] and [`lane`] make lines of a recording at a moment; [`player`] is the moment; [`draw`] puts them on the
+//! [`screen`]. [`lesson`] shows a lesson's alternatives side by side, `inception top` the containers of an engine.
+
+pub mod draw;
+pub mod lane;
+pub mod lesson;
+pub mod player;
+pub mod screen;
+mod theme;
+pub mod top;
+pub mod tree;
