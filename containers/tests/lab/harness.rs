@@ -62,8 +62,14 @@ pub fn events<'a>(run: &'a Value, kind: &str) -> Vec<&'a Value> {
 
 /// A lab that is going on.
 pub fn start(words: &[&str]) -> Child {
-    let mut command = Command::new(INCEPTION);
-    command.arg("lab").args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Whoever started the tests in the background of a shell had SIGINT ignored, which is inherited.
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=INT", INCEPTION, "lab"])
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.spawn().unwrap()
 }
 

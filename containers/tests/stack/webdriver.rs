@@ -54,6 +54,8 @@ impl<'a> Browser<'a> {
             Browser { command: Box::new(command), driver, port, session: String::new(), _profile: profile };
         let arguments = [
             "--headless=new".to_string(),
+            // A page that scrolls smoothly never comes to rest where clicks are tried again and again.
+            "--force-prefers-reduced-motion".to_string(),
             "--no-sandbox".into(),
             "--disable-gpu".into(),
             "--disable-dev-shm-usage".into(),
@@ -129,10 +131,18 @@ impl<'a> Browser<'a> {
     /// Clicks as soon as the element is there and nothing lies over it.
     #[track_caller]
     pub fn click(&self, css: &str) {
+        let mut last = String::new();
         eventually(20, &format!("a click on {css}"), || {
             let Element(id) = self.find_now(css)?;
             let answer = self.try_ask("POST", &format!("{}/element/{id}/click", self.session), json!({}));
-            answer.get("error").is_none().then_some(())
+            answer.get("error").is_none().then_some(()).or_else(|| {
+                let why = answer["message"].to_string();
+                if why != last {
+                    eprintln!("{css}: {why}");
+                    last = why;
+                }
+                None
+            })
         });
     }
 
