@@ -17,9 +17,10 @@ up: runtime-packages init companion
 down: companion
 	$(INCEPTION) down --file Dockerfiles/compose.yaml
 
-# The init as it ships; the companion with debug assertions, in half of the time that a release build takes.
+# The init as it ships; the companion with debug assertions, in half of the time that a release build takes. The tests press
+# Ctrl-C: a shell's background job has SIGINT ignored, and its children inherit that.
 test: runtime-packages test-packages init
-	INCEPTION=$(abspath $(TARGET))/debug/inception $(CARGO) test --workspace --no-fail-fast
+	INCEPTION=$(abspath $(TARGET))/debug/inception env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast
 
 lint:
 	$(CARGO) fmt --all --check
