@@ -3,6 +3,8 @@
 
 #[path = "../../src/lab/clock.rs"]
 mod clock;
+#[path = "../../src/lab/leftover.rs"]
+mod leftover;
 #[path = "../../src/lab/picture.rs"]
 mod picture;
 #[path = "../../src/lab/processes.rs"]

@@ -314,11 +314,7 @@ fn behind_wrappers(root: i32) -> Option<i32> {
 
 /// The first process below with this name.
 fn find_below(root: i32, name: &str) -> Option<i32> {
-    let find = |child: i32| match stat(child) {
-        Some(stat) if stat.name == name => Some(child),
-        _ => find_below(child, name),
-    };
-    processes::children(root).into_iter().find_map(find)
+    processes::descendants(root).into_iter().find(|pid| stat(*pid).is_some_and(|stat| stat.name == name))
 }
 
 /// The names of those that were alive when this PID 1 ended.

@@ -2,7 +2,7 @@
 
 use super::{
     alternative::Alternative::Inception,
-    processes::{self, stat},
+    processes::{self, descendants, stat},
     recording::Outcome,
     stage::{PATIENCE, Stage},
 };
@@ -72,9 +72,4 @@ fn daemon(stage: &mut Stage) -> Result<()> {
     stage.observe("working folder", folder.unwrap_or_else(|error| error.to_string()));
     stage.status = None;
     stage.kill_if_alive()
-}
-
-fn descendants(pid: i32) -> Vec<i32> {
-    let children = processes::children(pid);
-    children.iter().flat_map(|child| [vec![*child], descendants(*child)].concat()).collect()
 }

@@ -1,16 +1,13 @@
 //! A lesson's working folder: its programs, and a copy of the init where everybody may run it. Gone at the end; what a
 //! killed lab left is removed by the next one.
 
-use super::{alternative::Alternative, engine, lesson::Program, processes::started_at};
+use super::{alternative::Alternative, engine, leftover, lesson::Program};
 use crate::error::{Context, Result};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
-
-/// `inception-lab-PID-STARTED-…`: a dead lab's can be told.
-const PREFIX: &str = "inception-lab-";
 
 /// The folder; removed with the value.
 pub struct Folder(tempfile::TempDir);
@@ -19,9 +16,10 @@ impl Folder {
     pub fn new(programs: &[Program]) -> Result<Folder> {
         let above = std::env::temp_dir();
         remove_stale(&above);
-        let own = std::process::id() as i32;
-        let prefix = format!("{PREFIX}{own}-{}-", started_at(own).unwrap_or_default());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&above).at("create a folder in", &above)?;
+        let folder = tempfile::Builder::new()
+            .prefix(&leftover::own_prefix())
+            .tempdir_in(&above)
+            .at("create a folder in", &above)?;
         // In a user namespace of its own a lesson's root is another user.
         let put = |path: PathBuf, content: &[u8], mode| -> Result<()> {
             fs::write(&path, content).at("write", &path)?;
@@ -50,11 +48,7 @@ impl Folder {
 /// Of other users it can remove none, and need not.
 fn remove_stale(above: &Path) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let mut numbers = rest.split('-').map(|number| number.parse::<u64>());
-        let (Some(Ok(pid)), Some(Ok(started))) = (numbers.next(), numbers.next()) else { continue };
-        if started_at(pid as i32) != Some(started) {
+        if leftover::is_left_behind(&entry.file_name().to_string_lossy()) {
             engine::remove_stale(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -17,6 +17,7 @@ mod folder;
 pub mod interrupt;
 mod launch;
 mod layers;
+mod leftover;
 pub mod lesson;
 mod networks;
 pub mod page;

@@ -123,14 +123,8 @@ fn run(stage: &mut Stage, command: &mut Command, name: &str) -> Result<Child> {
 /// Waits for the service, and finds who stands between the client and it.
 fn chain(stage: &mut Stage, client: &mut Child, engine: i32, container: &dyn Fn() -> Option<i32>) -> Result<Vec<Part>> {
     let find = || -> Option<Vec<Part>> {
-        let init = container()?;
-        let service = *processes::children(init).first()?;
-        // Before its exec the service is still the init.
-        processes::stat(service).filter(|stat| stat.name == "sleep")?;
-        let shim = processes::stat(init)?.parent;
-        let client = client.id() as i32;
-        let parts = [("client", client), ("engine", engine), ("shim", shim), ("init", init), ("service", service)];
-        parts.into_iter().map(|(name, pid)| Part::new(name, pid)).collect()
+        let outside = [Part::new("client", client.id() as i32)?, Part::new("engine", engine)?];
+        Some([&outside[..], &around(container()?)?].concat())
     };
     let mut found = None;
     stage.watch_until(PATIENCE, || {
@@ -138,6 +132,15 @@ fn chain(stage: &mut Stage, client: &mut Child, engine: i32, container: &dyn Fn(
         found.is_some()
     })?;
     found.ok_or_else(|| Error::Failed("the container did not start".into()))
+}
+
+/// A container's shim, init and service, from its PID 1.
+fn around(init: i32) -> Option<[Part; 3]> {
+    let service = *processes::children(init).first()?;
+    // Before its exec the service is still the init.
+    processes::stat(service).filter(|stat| stat.name == "sleep")?;
+    let shim = processes::stat(init)?.parent;
+    Some([Part::new("shim", shim)?, Part::new("init", init)?, Part::new("service", service)?])
 }
 
 fn observe_chain(stage: &mut Stage, chain: &[Part]) {
@@ -184,12 +187,8 @@ fn docker(stage: &mut Stage) -> Result<()> {
     let mut found = None;
     stage.watch_until(PATIENCE, || {
         found = (|| {
-            let init = container_pid(docker.run(&["inspect", name]))?;
-            let service = *processes::children(init).first()?;
-            processes::stat(service).filter(|stat| stat.name == "sleep")?;
-            let shim = processes::stat(init)?.parent;
-            let parts = [("engine", peer.pid()), ("shim", shim), ("init", init), ("service", service)];
-            parts.into_iter().map(|(name, pid)| Part::new(name, pid)).collect::<Option<Vec<_>>>()
+            let engine = Part::new("engine", peer.pid())?;
+            Some([&[engine][..], &around(container_pid(docker.run(&["inspect", name]))?)?].concat())
         })();
         found.is_some()
     })?;

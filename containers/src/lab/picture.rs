@@ -94,12 +94,8 @@ impl<'a> Picture<'a> {
     pub fn root_ended(&mut self, pid: i32, status: i32) {
         let now = clock::now();
         self.exit(pid, now, None);
-        let at = self.since(now);
-        self.change(pid, |process| {
-            process.exit_status = Some(status);
-            process.reaped = Some(at);
-            process.states.push(StateChange { at, state: State::Gone });
-        });
+        self.change(pid, |process| process.exit_status = Some(status));
+        self.gone(pid, now);
         self.event(now, Kind::Reap, LAB, Some(pid), None, format!("known outside as {status}"));
     }
 
@@ -294,6 +290,11 @@ impl<'a> Picture<'a> {
     pub fn left(&mut self, pid: i32) {
         let now = clock::now();
         self.exit(pid, now, None);
+        self.gone(pid, now);
+    }
+
+    /// Nothing of it is left in /proc.
+    fn gone(&mut self, pid: i32, now: u64) {
         let at = self.since(now);
         self.change(pid, |process| {
             process.reaped = Some(at);
@@ -340,9 +341,9 @@ impl<'a> Picture<'a> {
 
     /// All that is below a process, when the lab comes to see it late; their outside pids.
     pub fn find_tree(&mut self, pid: i32) -> Vec<i32> {
-        self.find_children(pid, clock::now());
-        let children = processes::children(pid);
-        children.iter().copied().chain(children.iter().flat_map(|child| self.find_tree(*child))).collect()
+        let below = processes::descendants(pid);
+        std::iter::once(&pid).chain(&below).for_each(|parent| self.find_children(*parent, clock::now()));
+        below
     }
 
     fn find_children(&mut self, pid: i32, now: u64) {
@@ -387,11 +388,7 @@ impl<'a> Picture<'a> {
         } else {
             parent
         };
-        let at = self.since(reaped);
-        self.change(pid, |process| {
-            process.reaped = Some(at);
-            process.states.push(StateChange { at, state: State::Gone });
-        });
+        self.gone(pid, reaped);
         self.event(reaped, Kind::Reap, by, Some(pid), None, "reaps".into());
     }
 
@@ -465,15 +462,7 @@ impl<'a> Picture<'a> {
         // The engine's children, which others have waited for.
         let is_gone = |process: &&Process| process.reaped.is_none() && stat(process.pid).is_none();
         let gone: Vec<i32> = self.recording.processes.iter().filter(is_gone).map(|process| process.pid).collect();
-        for pid in gone {
-            let now = clock::now();
-            self.exit(pid, now, None);
-            let at = self.since(now);
-            self.change(pid, |process| {
-                process.reaped = Some(at);
-                process.states.push(StateChange { at, state: State::Gone });
-            });
-        }
+        gone.into_iter().for_each(|pid| self.left(pid));
         self.recording.length = self.since(clock::now());
         self.recording.processes.sort_by_key(|process| process.start);
         self.recording.events.sort_by_key(|event| event.at);

@@ -45,6 +45,11 @@ pub fn children(pid: i32) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// All that comes of the process and is there now, each behind its parent.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    children(pid).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
+}
+
 /// Whether it has a controlling terminal.
 pub fn has_terminal(pid: i32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -54,8 +59,8 @@ pub fn has_terminal(pid: i32) -> bool {
 
 /// How many descendants of the process have ended and were not waited for.
 pub fn zombies_below(pid: i32) -> i64 {
-    let count = |child| i64::from(stat(child).is_some_and(|stat| stat.state == 'Z')) + zombies_below(child);
-    children(pid).into_iter().map(count).sum()
+    let is_zombie = |pid: &&i32| stat(**pid).is_some_and(|stat| stat.state == 'Z');
+    descendants(pid).iter().filter(is_zombie).count() as i64
 }
 
 /// The pid in the innermost namespace.

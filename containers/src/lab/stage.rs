@@ -168,10 +168,20 @@ impl<'a> Stage<'a> {
     /// Watches a container's PID 1 and what is below it, from now on.
     pub fn watch_container(&mut self, pid: i32, name: &str) {
         self.picture.outsider(pid, name);
-        for pid in std::iter::once(pid).chain(self.picture.find_tree(pid)) {
-            if let Some((tracer, _)) = &self.tracer {
+        self.trace(&[pid]);
+        self.trace_below(pid);
+    }
+
+    fn trace_below(&mut self, pid: i32) {
+        let below = self.picture.find_tree(pid);
+        self.trace(&below);
+    }
+
+    fn trace(&self, pids: &[i32]) {
+        if let Some((tracer, _)) = &self.tracer {
+            for pid in pids {
                 // It may have ended meanwhile.
-                let _ = tracer.watch(pid);
+                let _ = tracer.watch(&[*pid]);
             }
         }
     }
@@ -221,16 +231,11 @@ impl<'a> Stage<'a> {
     pub fn take(&mut self, child: Child, words: &[String]) -> Result<()> {
         let pid = child.pid;
         if let Some((tracer, _)) = &self.tracer {
-            tracer.watch(pid)?;
+            tracer.watch(&[pid])?;
         }
         self.output_is_open = false;
         self.begin(child, words, clock::now());
-        for below in self.picture.find_tree(pid) {
-            if let Some((tracer, _)) = &self.tracer {
-                // It may have ended meanwhile.
-                let _ = tracer.watch(below);
-            }
-        }
+        self.trace_below(pid);
         Ok(())
     }
 

@@ -3,8 +3,7 @@
 //! left mounted however the lab ends; the instance itself is removed at the end, or, after a SIGKILL, by the next lab.
 
 use super::{
-    clock,
-    processes::started_at,
+    clock, leftover,
     trace_line::{TraceEvent, What},
 };
 use crate::error::{Context, Result};
@@ -36,9 +35,6 @@ const SIGNALS: &str = "signal/signal_generate";
 /// Of each processor. Some ten thousand events.
 const BUFFER_KIB: &str = "1024";
 
-/// Instances of labs: `inception-lab-PID-STARTED`, so that a dead lab's can be told.
-const PREFIX: &str = "inception-lab-";
-
 /// How often the events are fetched: sooner than /proc is looked at.
 const READ_EVERY: Duration = Duration::from_millis(3);
 
@@ -69,8 +65,8 @@ impl Tracer {
         Tracer::with(&[SIGNALS], |tracer| tracer.aim(&[]))
     }
 
-    /// Watches these threads, too, and what comes of them.
-    pub fn add(&self, threads: &[i32]) -> Result<()> {
+    /// Watches these threads, too, which are there already, and what comes of them from now on.
+    pub fn watch(&self, threads: &[i32]) -> Result<()> {
         let path = self.instance.join("set_event_pid");
         // Opened without O_TRUNC, which would forget the others.
         let mut file = OpenOptions::new().write(true).open(&path).at("open", &path)?;
@@ -90,9 +86,8 @@ impl Tracer {
         let mount = mount_tracefs().doing("mount tracefs")?;
         let instances = PathBuf::from(format!("/proc/self/fd/{}/instances", mount.as_raw_fd()));
         remove_stale(&instances);
-        let own = std::process::id() as i32;
         // A process may run one lesson after another, or two at once.
-        let name = format!("{PREFIX}{own}-{}-{}", started_at(own).unwrap_or_default(), clock::now());
+        let name = format!("{}{}", leftover::own_prefix(), clock::now());
         let instance = instances.join(name);
         fs::create_dir(&instance).at("create", &instance)?;
         let mut tracer = Tracer {
@@ -127,13 +122,6 @@ impl Tracer {
     fn write(&self, file: &str, text: &str) -> Result<()> {
         let path = self.instance.join(file);
         fs::write(&path, text).at("write", &path)
-    }
-
-    /// Watches a process that is there already, and what comes of it from now on.
-    pub fn watch(&self, pid: i32) -> Result<()> {
-        let path = self.instance.join("set_event_pid");
-        let mut file = OpenOptions::new().append(true).open(&path).at("open", &path)?;
-        file.write_all(pid.to_string().as_bytes()).at("write", &path)
     }
 
     /// All events from now on.
@@ -199,11 +187,7 @@ fn mount_tracefs() -> io::Result<OwnedFd> {
 /// Removes the instances of labs that were killed. One in use (by a lab in another pid namespace) is busy, and stays.
 fn remove_stale(instances: &Path) {
     for entry in fs::read_dir(instances).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let mut numbers = rest.split('-').map(|number| number.parse::<u64>());
-        let (Some(Ok(pid)), Some(Ok(started))) = (numbers.next(), numbers.next()) else { continue };
-        if started_at(pid as i32) != Some(started) {
+        if leftover::is_left_behind(&entry.file_name().to_string_lossy()) {
             let _ = fs::remove_dir(entry.path());
         }
     }

@@ -199,7 +199,7 @@ impl Watch {
         for pid in found.into_iter().filter(|pid| self.picture.root_of(*pid) == LAB).collect::<Vec<_>>() {
             if let Some(traces) = &self.traces {
                 // One that has just ended is no longer there to be watched.
-                let _ = traces.processes.0.add(&threads(pid));
+                let _ = traces.processes.0.watch(&threads(pid));
             }
             self.picture.found(pid, !self.is_new);
         }
