@@ -102,18 +102,20 @@ impl LabCommand {
             ["all"] => lesson::all().iter().collect(),
             ref words => words.iter().map(|word| find(word)).collect::<Result<Vec<_>>>()?,
         };
-        let grace = self.read_grace()?;
         let alternatives = match &self.alternative[..] {
             [] => Alternative::ALL.to_vec(),
             names => names.iter().map(|name| named(name)).collect::<Result<_>>()?,
         };
+        self.in_lab(|lab| self.lessons(lab, &lessons, &alternatives))
+    }
+
+    /// Has the work done by a lab that ends with a signal; the exit code.
+    fn in_lab(&self, work: impl FnOnce(&Lab) -> Result<u8>) -> Result<u8> {
+        let grace = self.read_grace()?;
         let interrupt = Interrupt::catch()?;
-        let lab = Lab { grace, watcher: &NoWatcher, interrupt: interrupt.clone(), controls: &Controls::default() };
-        let result = self.lessons(&lab, &lessons, &alternatives);
-        match interrupt.signal() {
-            Some(signal) => Ok(128 + signal as u8),
-            None => result,
-        }
+        let controls = Controls::default();
+        let done = work(&Lab { grace, watcher: &NoWatcher, interrupt: interrupt.clone(), controls: &controls });
+        interrupt.exit_code(done)
     }
 
     fn read_grace(&self) -> Result<Duration> {
@@ -134,7 +136,7 @@ impl LabCommand {
         let interrupt = Interrupt::catch()?;
         let ready = |link: &str| output::print(&format!("The lessons are at {link}\nCtrl-C ends them.\n"));
         serve::serve(&serve::Options { listen, token, grace: self.read_grace()? }, &interrupt, ready)?;
-        Ok(interrupt.signal().map_or(0, |signal| 128 + signal as u8))
+        interrupt.exit_code(Ok(0))
     }
 
     /// `lab check IMAGE`, `lab check -- COMMAND`
@@ -158,24 +160,15 @@ impl LabCommand {
                 ));
             }
         };
-        let interrupt = Interrupt::catch()?;
-        let lab = Lab {
-            grace: self.read_grace()?,
-            watcher: &NoWatcher,
-            interrupt: interrupt.clone(),
-            controls: &Controls::default(),
-        };
-        let report = lab.check(&subject);
-        if let Some(signal) = interrupt.signal() {
-            return Ok(128 + signal as u8);
-        }
-        let report = report?;
-        if self.json {
-            output::json(&report)?
-        } else {
-            output::print(&lab::check::lines(&report))?
-        }
-        Ok(if report.wrong > 0 { DIFFERS } else { 0 })
+        self.in_lab(|lab| {
+            let report = lab.check(&subject)?;
+            lab.interrupt.check()?;
+            match self.json {
+                true => output::json(&report)?,
+                false => output::print(&lab::check::lines(&report))?,
+            }
+            Ok(if report.wrong > 0 { DIFFERS } else { 0 })
+        })
     }
 
     /// `lab exercise NAME`: lays it out in the folder NAME, has it edited, and judges it.
@@ -194,29 +187,25 @@ impl LabCommand {
         } else if is_new && !self.json {
             output::print(&format!("Its files are in ./{name}. As it is:\n\n"))?;
         }
-        let interrupt = Interrupt::catch()?;
-        let controls = Controls::default();
-        let lab =
-            Lab { grace: self.read_grace()?, watcher: &NoWatcher, interrupt: interrupt.clone(), controls: &controls };
-        let report = exercise.judge(&lab, folder);
-        if let Some(signal) = interrupt.signal() {
-            return Ok(128 + signal as u8);
-        }
-        let report = report?;
-        if self.json {
-            output::json(&report)?;
-        } else {
-            output::print(&lab::check::findings(&report))?;
-            output::print(&match exercise::is_solved(&report) {
-                true => "\nSolved.\n".to_owned(),
-                false => format!(
-                    "\nA hint: {}\nMend it in ./{name}, then `inception lab exercise {name}` again (--hint 1 to {} for more).\n",
-                    exercise.hint(self.hint.unwrap_or(1).saturating_sub(1)).unwrap_or_default(),
-                    exercise.hints.len()
-                ),
-            })?;
-        }
-        Ok(if exercise::is_solved(&report) { 0 } else { DIFFERS })
+        self.in_lab(|lab| {
+            let report = exercise.judge(lab, folder)?;
+            lab.interrupt.check()?;
+            let is_solved = exercise::is_solved(&report);
+            if self.json {
+                output::json(&report)?;
+            } else {
+                output::print(&lab::check::findings(&report))?;
+                output::print(&match is_solved {
+                    true => "\nSolved.\n".to_owned(),
+                    false => format!(
+                        "\nA hint: {}\nMend it in ./{name}, then `inception lab exercise {name}` again (--hint 1 to {} for more).\n",
+                        exercise.hint(self.hint.unwrap_or(1).saturating_sub(1)).unwrap_or_default(),
+                        exercise.hints.len()
+                    ),
+                })?;
+            }
+            Ok(if is_solved { 0 } else { DIFFERS })
+        })
     }
 
     fn lessons(&self, lab: &Lab, lessons: &[&'static Lesson], alternatives: &[Alternative]) -> Result<u8> {

@@ -86,10 +86,7 @@ impl Top {
             let result = top::run(first, &news, &interrupt);
             // It may have ended by itself.
             let _ = stop.send(());
-            match interrupt.signal() {
-                Some(signal) => Ok(128 + signal as u8),
-                None => result.map(|()| 0),
-            }
+            interrupt.exit_code(result.map(|()| 0))
         })
     }
 

@@ -35,6 +35,11 @@ impl Interrupt {
         }
     }
 
+    /// The exit code of what was done: 128+n where signal n asked for the end, whatever came of it.
+    pub fn exit_code(&self, done: Result<u8>) -> Result<u8> {
+        self.signal().map_or(done, |signal| Ok(128 + signal as u8))
+    }
+
     /// An error once the end was asked for.
     pub fn check(&self) -> Result<()> {
         match self.signal() {

@@ -50,28 +50,37 @@ pub fn page(lessons: &[(&Lesson, Vec<Run>)]) -> String {
         [(lesson, _)] => format!("Lesson {}: {}", lesson.number, lesson.title),
         _ => "What PID 1 does".to_owned(),
     };
+    let head = html! {
+        meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+        style { (PreEscaped(STYLE)) }
+    };
+    let body = html! {
+        (patterns())
+        header {
+            h1 { (line(&title)) }
+            p.source { "Run and measured by " code { "inception lab" } " " (env!("CARGO_PKG_VERSION")) "." }
+            (legend())
+            @if lessons.len() > 1 { (contents(lessons)) }
+        }
+        main {
+            @for (lesson, runs) in lessons { (section(lesson, runs, lessons.len() > 1)) }
+        }
+    };
+    document(&title, head, body)
+}
+
+/// A whole HTML document; `head` is what it has beyond its title.
+pub fn document(title: &str, head: Markup, body: Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
                 title { (title) " - inception lab" }
-                style { (PreEscaped(STYLE)) }
+                (head)
             }
-            body {
-                (patterns())
-                header {
-                    h1 { (line(&title)) }
-                    p.source { "Run and measured by " code { "inception lab" } " " (env!("CARGO_PKG_VERSION")) "." }
-                    (legend())
-                    @if lessons.len() > 1 { (contents(lessons)) }
-                }
-                main {
-                    @for (lesson, runs) in lessons { (section(lesson, runs, lessons.len() > 1)) }
-                }
-            }
+            body { (body) }
         }
     };
     page.into_string()

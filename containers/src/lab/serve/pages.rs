@@ -4,32 +4,23 @@ use super::session::SIGNALS;
 use crate::lab::{
     alternative::Alternative,
     lesson::{self, Experiment, Lesson},
-    page::{after, answer, before, legend, line, patterns},
+    page::{self, after, answer, before, legend, line, patterns},
 };
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 pub const SCRIPT: &str = include_str!("lab.js");
 
 /// The style of the board, and of what is around it.
 pub fn style() -> String {
-    [crate::lab::page::STYLE, include_str!("serve.css")].concat()
+    [page::STYLE, include_str!("serve.css")].concat()
 }
 
 fn document(title: &str, body: Markup) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " - inception lab" }
-                link rel="stylesheet" href="/style.css";
-                script src="/lab.js" defer {}
-            }
-            body { (body) }
-        }
+    let head = html! {
+        link rel="stylesheet" href="/style.css";
+        script src="/lab.js" defer {}
     };
-    page.into_string()
+    page::document(title, head, body)
 }
 
 /// The lessons to choose from.

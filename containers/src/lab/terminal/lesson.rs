@@ -5,6 +5,7 @@ use super::{
     lane,
     player::Player,
     screen::{Input, Screen},
+    scroll,
     tree::{self, Show},
 };
 use crate::{
@@ -163,10 +164,7 @@ impl View {
             }
             KeyCode::Char('z') => self.alone = !self.alone,
             KeyCode::Char('g') => self.with_gone = !self.with_gone,
-            KeyCode::Up => self.scroll = self.scroll.saturating_sub(1),
-            KeyCode::Down => self.scroll += 1,
-            KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
-            KeyCode::PageDown => self.scroll += 10,
+            key if scroll(&mut self.scroll, key) => {}
             key => {
                 let events = &self.lanes[self.selected].recording.events;
                 let times: Vec<u64> = events.iter().map(|event| event.at).collect();

@@ -11,3 +11,17 @@ pub mod screen;
 mod theme;
 pub mod top;
 pub mod tree;
+
+use ratatui::crossterm::event::KeyCode;
+
+/// Moves the first line that is shown, where the key is one for that; whether it is.
+fn scroll(first: &mut usize, key: KeyCode) -> bool {
+    match key {
+        KeyCode::Up => *first = first.saturating_sub(1),
+        KeyCode::Down => *first += 1,
+        KeyCode::PageUp => *first = first.saturating_sub(10),
+        KeyCode::PageDown => *first += 10,
+        _ => return false,
+    }
+    true
+}

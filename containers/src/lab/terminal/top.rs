@@ -5,6 +5,7 @@ use super::{
     lane,
     player::Player,
     screen::{Input, Screen},
+    scroll,
     tree::{self, Look, Show},
 };
 use crate::{
@@ -78,10 +79,7 @@ impl View {
     fn key(&mut self, key: KeyCode) {
         match key {
             KeyCode::Char('g') => self.with_gone = !self.with_gone,
-            KeyCode::Up => self.scroll = self.scroll.saturating_sub(1),
-            KeyCode::Down => self.scroll += 1,
-            KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
-            KeyCode::PageDown => self.scroll += 10,
+            key if scroll(&mut self.scroll, key) => {}
             key => {
                 let times: Vec<u64> = self.watch.recording().events.iter().map(|event| event.at).collect();
                 let edge = self.watch.now();
