@@ -197,14 +197,7 @@ fn take_console(console: &CStr) {
         libc::fcntl(fd, libc::F_SETFL, libc::O_RDWR);
         // Another session's is taken away from it: it is a service's that has ended.
         libc::ioctl(fd, libc::TIOCSCTTY, 1);
-        for standard in 0..3 {
-            if fd != standard {
-                libc::dup2(fd, standard);
-            }
-        }
-        if fd > 2 {
-            libc::close(fd);
-        }
+        sys::vm::make_standard(fd);
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod image;
 mod lab;
 mod network;
+mod program;
 mod shim;
 mod sys;
 mod vm;

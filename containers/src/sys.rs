@@ -17,6 +17,11 @@ pub fn before_exec(command: &mut Command, body: fn() -> io::Result<()>) {
     unsafe { command.pre_exec(body) };
 }
 
+/// For [`before_exec`]: the child is killed when the thread that made it ends (prctl(2), PR_SET_PDEATHSIG).
+pub fn die_with_parent() -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(Into::into)
+}
+
 /// A descriptor that names process `pid` for ever and is readable once it has ended (pidfd_open(2)).
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes no pointers; a descriptor that it returns is ours alone.
@@ -57,8 +62,8 @@ pub fn pidfd_send_signal(pidfd: &impl AsRawFd, signal: i32) -> io::Result<()> {
 /// Gives memory back to the kernel: what was freed (malloc_trim(3)), and the pages of code and constants, of which the
 /// few that are used again come back from the page cache (madvise(2), MADV_DONTNEED).
 pub fn release_memory() {
-    // SAFETY: the call takes no pointer and may be made from any thread.
     #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes no pointer and may be made from any thread.
     unsafe {
         libc::malloc_trim(0);
     }

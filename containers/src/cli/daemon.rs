@@ -199,6 +199,15 @@ pub fn find_init() -> Option<PathBuf> {
     std::env::var_os("INCEPTION_INIT").map(PathBuf::from).or_else(|| beside::find("inception-init"))
 }
 
+/// The same, or what to do about it.
+pub fn need_init() -> Result<PathBuf> {
+    find_init().filter(|path| path.is_file()).ok_or_else(|| {
+        Error::Failed(
+            "the program inception-init is not found: build it (make does), or name it in INCEPTION_INIT".into(),
+        )
+    })
+}
+
 /// Starts the same command without `--detach` in a session of its own and waits for its socket.
 fn start_in_background(config: &Config) -> Result<u8> {
     fs::create_dir_all(&config.data_root).at("create", &config.data_root)?;

@@ -28,7 +28,7 @@ mod vm_image;
 mod vm_run;
 mod volumes;
 
-pub use daemon::{DEEP_STACK, find_init, find_program};
+pub use daemon::{DEEP_STACK, find_init, find_program, need_init};
 
 use crate::{
     compose::load,

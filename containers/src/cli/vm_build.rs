@@ -3,8 +3,8 @@
 use super::{
     Globals, block_on,
     connect::connect,
-    vm_image,
-    vm_run::{body, find_init, find_kernel, wanted},
+    need_init, vm_image,
+    vm_run::{body, find_kernel, wanted},
 };
 use crate::{
     compose::client::Progress,
@@ -84,7 +84,7 @@ impl Build {
 
     async fn go(&self, globals: &Globals, disk_tools: &disk::Tools) -> Result<u8> {
         let progress = Progress::new();
-        let init = find_init()?;
+        let init = need_init()?;
         let kernel = find_kernel(self.kernel.as_deref()).await?;
         let docker = connect(globals).await?;
         let body = body(&self.image, &self.command, &self.entrypoint, &self.env, &self.user, &self.workdir);

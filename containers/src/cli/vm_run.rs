@@ -3,7 +3,7 @@
 use super::{
     Globals, block_on,
     connect::connect,
-    output,
+    need_init, output,
     run::not_run,
     run_options::{source_path, variable},
     vm_console::{Console, is_terminal},
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     compose::{client::Progress, values},
+    engine::random_id,
     error::{Context, Error, Result},
     vm::{
         config::{Config, Network},
@@ -142,7 +143,7 @@ impl Run {
 
     async fn go(&self, globals: &Globals, checked: Checked) -> Result<u8> {
         let progress = Progress::new();
-        let init = find_init()?;
+        let init = need_init()?;
         let kernel = find_kernel(self.kernel.as_deref()).await?;
         let docker = connect(globals).await?;
         let body = body(&self.image, &self.command, &self.entrypoint, &self.env, &self.user, &self.workdir);
@@ -157,7 +158,7 @@ impl Run {
         }
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => made_up_name()?,
+            None => format!("vm-{}", &random_id()?[..12]),
         };
         let wanted = wanted(checked.root, !shares.is_empty());
         let found = kernel.modules.as_deref().map(|folder| modules::load(folder, &wanted)).transpose()?;
@@ -232,15 +233,6 @@ impl Run {
         let news = started.go().await?;
         console.follow(Some(news)).await
     }
-}
-
-/// The static init that becomes PID 1.
-pub fn find_init() -> Result<PathBuf> {
-    super::find_init().filter(|path| path.is_file()).ok_or_else(|| {
-        Error::Failed(
-            "the program inception-init is not found: build it (make does), or name it in INCEPTION_INIT".into(),
-        )
-    })
 }
 
 /// The kernel, and what is said where it must be downloaded.
@@ -352,12 +344,6 @@ fn forwards(publish: &[String]) -> Result<Vec<Forward>> {
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("0.0.0.0:0").doing("find a free port")?;
     Ok(listener.local_addr().doing("find a free port")?.port())
-}
-
-fn made_up_name() -> Result<String> {
-    let mut number = [0; 6];
-    getrandom::fill(&mut number).map_err(|error| Error::Failed(format!("make a machine's name: {error}")))?;
-    Ok(format!("vm-{}", number.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
 /// Writes what a keeper needs.

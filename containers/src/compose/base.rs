@@ -70,11 +70,7 @@ pub async fn ensure(docker: &Docker, reference: &str, progress: Progress<'_>) ->
 /// Dockerfile takes it with `COPY --from=inception-init:VERSION /inception-init /usr/local/bin/`.
 pub async fn ensure_init(docker: &Docker, progress: Progress<'_>) -> Result<String> {
     let reference = format!("inception-init:{}", env!("CARGO_PKG_VERSION"));
-    let path = crate::cli::find_init().ok_or_else(|| {
-        Error::Failed(
-            "the program inception-init is not found: build it (make does), or name it in INCEPTION_INIT".into(),
-        )
-    })?;
+    let path = crate::cli::need_init()?;
     let (config, tar) = spawn_blocking(move || init_image(&path)).await.map_err(|error| task_failed(&error))??;
     let there = is_there(docker, &reference).await?;
     // Podman writes an id without the algorithm.

@@ -3,6 +3,7 @@
 use crate::{
     error::{Context, Error, Result},
     image::rooted::Root,
+    program,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -11,7 +12,7 @@ use nix::{
 use std::{
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 /// Copies folder `target` (relative, clean) of the image with `layers` (the topmost first) into the folder `into`,
@@ -45,18 +46,7 @@ fn copy_in_namespace(layers: &[PathBuf], target: &[u8], into: &Path) -> Result<(
 
 fn copy_tree(folder: &OwnedFd, into: &Path) -> Result<()> {
     let source = format!("/proc/{}/fd/{}/.", std::process::id(), folder.as_raw_fd());
-    let output = Command::new("cp")
-        .args(["--archive", "--no-target-directory", "--", &source])
-        .arg(into)
-        .stdin(Stdio::null())
-        .output()
-        .doing("run cp")?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Program {
-        program: format!("cp into {}", into.display()),
-        status: output.status.to_string(),
-        output: String::from_utf8_lossy(&output.stderr).trim().into(),
-    })
+    let mut copy = Command::new("cp");
+    copy.args(["--archive", "--no-target-directory", "--", &source]).arg(into);
+    program::run(&mut copy, &format!("cp into {}", into.display())).map(drop)
 }

@@ -1,7 +1,10 @@
 //! An engine of the lab's own: its folders, socket and addresses are nobody else's, and it is gone at the end.
 
 use super::{layers::Layer, processes::started_at, recording::Outcome};
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    program,
+};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
@@ -164,15 +167,8 @@ impl Drop for Foreign {
 
 /// Runs a client; what it printed, or its words as the error.
 fn finish(mut command: Command, words: &[&str]) -> Result<String> {
-    let output = command.args(words).stdin(Stdio::null()).output().doing("run a client of the engine")?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(Error::Program {
-        program: format!("inception {}", words.join(" ")),
-        status: output.status.to_string(),
-        output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
+    let printed = program::run(command.args(words), &format!("inception {}", words.join(" ")))?;
+    Ok(String::from_utf8_lossy(&printed).into_owned())
 }
 
 fn file(context: &Path) -> String {

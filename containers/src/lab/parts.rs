@@ -112,9 +112,7 @@ fn run(stage: &mut Stage, command: &mut Command, name: &str) -> Result<Child> {
     command.args(["run", "--init", "--network", "none", "--name", name, "lab"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A lab that is killed must not leave it.
-    crate::sys::before_exec(command, || {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(Into::into)
-    });
+    crate::sys::before_exec(command, crate::sys::die_with_parent);
     let client = command.spawn().doing("start a client")?;
     stage.watch(client.id() as i32, "inception run");
     Ok(client)

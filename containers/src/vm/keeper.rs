@@ -94,11 +94,6 @@ fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// For a child between fork and exec: it is killed when this process dies, so that no machine runs that nobody keeps.
-pub fn die_with_keeper() -> io::Result<()> {
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(Into::into)
-}
-
 async fn keep(folder: &Folder) -> Result<()> {
     let machine = folder.machine()?;
     let lock = folder.lock()?;
@@ -190,7 +185,8 @@ fn start_qemu(folder: &Folder, machine: &Machine) -> Result<Child> {
     let mut command = Command::new(tools::find(tools::QEMU)?);
     command.args(qemu::arguments(&folder.name, machine, qemu::has_kvm()));
     command.stdin(Stdio::null()).stdout(log.try_clone().doing("duplicate a log")?).stderr(log);
-    crate::sys::before_exec(&mut command, die_with_keeper);
+    // No machine runs that nobody keeps.
+    crate::sys::before_exec(&mut command, crate::sys::die_with_parent);
     tokio::process::Command::from(command).kill_on_drop(true).spawn().doing("start qemu")
 }
 

@@ -63,7 +63,7 @@ pub fn start(share: &Share) -> Result<Child> {
     let log = log_file(share);
     let file = std::fs::File::create(&log).doing(format!("create {log}"))?;
     command.stdin(OwnedFd::from(listener)).stdout(file.try_clone().doing("duplicate a log")?).stderr(file);
-    crate::sys::before_exec(&mut command, super::keeper::die_with_keeper);
+    crate::sys::before_exec(&mut command, crate::sys::die_with_parent);
     Command::from(command).kill_on_drop(true).spawn().doing("start virtiofsd")
 }
 

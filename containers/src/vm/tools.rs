@@ -1,9 +1,12 @@
 //! The programs that machines are made and run with, and the Debian packages that bring them.
 
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Error, Result},
+    program,
+};
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 /// Runs machines.
@@ -29,16 +32,8 @@ pub fn check_architecture() -> Result<()> {
     }
 }
 
-/// Runs a program to its end; what it wrote to stderr is in the error.
+/// Runs a program to its end; what it printed.
 pub fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().doing(format!("run {program}"))?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(Error::Program {
-        program,
-        status: output.status.to_string(),
-        output: String::from_utf8_lossy(&output.stderr).trim_end().to_owned(),
-    })
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    program::run(command, &name)
 }
