@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{
     io::ErrorKind,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -64,15 +64,26 @@ pub async fn tear_down(config: &config::Config) -> Result<()> {
     let name = format!("inception-{}", config.instance());
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup").at("list", Path::new("/sys/fs/cgroup"))?;
     let parents = hierarchies.flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
-    for cgroup in parents.map(|parent: PathBuf| parent.join(&name)) {
-        match std::fs::remove_dir(&cgroup) {
-            Err(error) if ![ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
-                return Err(error).at("remove cgroup (a container runs there still?)", &cgroup);
-            }
-            _ => {}
-        }
+    parents.map(|parent| parent.join(&name)).try_for_each(|cgroup| remove_cgroup(&cgroup))
+}
+
+/// Removes a cgroup and those below it, which a machine that lost power, or a shim that was killed, has left. One that a
+/// process is in can't be removed: cgroups(7).
+fn remove_cgroup(cgroup: &Path) -> Result<()> {
+    let children = match std::fs::read_dir(cgroup) {
+        Ok(children) => children,
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => return Ok(()),
+        Err(error) => return Err(error).at("list cgroup", cgroup),
+    };
+    for child in children.flatten().filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_cgroup(&child.path())?;
     }
-    Ok(())
+    match std::fs::remove_dir(cgroup) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).at("remove cgroup (a container runs there still?)", cgroup)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// 64 hex digits that nothing else has.

@@ -10,7 +10,8 @@ use nix::{
 };
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Read, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ pub const BUSYBOX: &str = "busybox:test";
 
 /// A running engine, and the folder that is all of it.
 pub struct Engine {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     pool: Pool,
     daemon: Option<Child>,
     options: Vec<String>,
@@ -47,10 +48,10 @@ impl Engine {
     }
 
     pub fn start_within(options: &[&str], within: Vec<String>) -> Engine {
-        let folder = tempfile::Builder::new().prefix("inception-e2e-").tempdir().unwrap();
+        let folder = tempfile::Builder::new().prefix("inception-e2e-").tempdir().unwrap().keep();
         let mut engine = Engine {
+            pool: Pool::take(&folder),
             folder,
-            pool: Pool::take(),
             daemon: None,
             options: options.iter().map(|option| option.to_string()).collect(),
             within,
@@ -87,7 +88,7 @@ impl Engine {
 
     /// A path in the engine's own folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     pub fn host(&self) -> String {
@@ -212,6 +213,7 @@ impl Drop for Engine {
         {
             eprintln!("traces left: {}", String::from_utf8_lossy(&output.stderr));
         }
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -312,20 +314,54 @@ pub fn busybox_archive(path: &Path) {
 struct Pool {
     /// 18 * 256 + the third number of the first network.
     base: u16,
-    _lock: Flock<File>,
+    /// Names the folder of the engine that has them, for whoever comes after a crash.
+    holder: Flock<File>,
 }
 
 impl Pool {
-    fn take() -> Pool {
+    fn take(folder: &Path) -> Pool {
+        loop {
+            let mut pool = Pool::lock();
+            let mut left = String::new();
+            pool.holder.read_to_string(&mut left).unwrap();
+            if Path::new(&left).exists() {
+                remove_left_behind(left.into(), pool);
+                continue;
+            }
+            pool.holder.set_len(0).unwrap();
+            pool.holder.write_all_at(folder.as_os_str().as_encoded_bytes(), 0).unwrap();
+            return pool;
+        }
+    }
+
+    fn lock() -> Pool {
         let folder = std::env::temp_dir().join("inception-e2e-pools");
         fs::create_dir_all(&folder).unwrap();
         // The others are left to engines that a person runs beside the tests.
         for slot in (9..16).chain(24..31_u16) {
-            let file = File::create(folder.join(slot.to_string())).unwrap();
-            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return Pool { base: 18 * 256 + slot * 16, _lock: lock };
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).open(folder.join(slot.to_string()));
+            if let Ok(holder) = Flock::lock(file.unwrap(), FlockArg::LockExclusiveNonblock) {
+                return Pool { base: 18 * 256 + slot * 16, holder };
             }
         }
         panic!("more than 14 engines under test at a time");
     }
+}
+
+/// Takes away the engine of a test that was killed, by starting it once more.
+fn remove_left_behind(folder: PathBuf, pool: Pool) {
+    eprintln!("removing what a killed test left in {}", folder.display());
+    // Its daemon may have outlived it.
+    let pid = fs::read_to_string(folder.join("exec/inception.pid")).ok().and_then(|pid| pid.trim().parse().ok());
+    let is_its_daemon = |pid: i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains(&*folder.to_string_lossy())
+    };
+    if let Some(pid) = pid.filter(|pid| is_its_daemon(*pid)) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        eventually(20, "the daemon of a killed test ends", || (!is_its_daemon(pid)).then_some(()));
+    }
+    drop(Engine { folder: folder.clone(), pool, daemon: None, options: Vec::new(), within: Vec::new() });
+    assert!(!folder.exists(), "{} can't be removed", folder.display());
 }

@@ -12,8 +12,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
+
+/// What the names of machines begin with; their test's pid and a number follow.
+const PREFIX: &str = "ie2e-";
 
 /// A network namespace that stands for a machine: loopback and nothing else.
 pub struct Machine {
@@ -23,11 +29,25 @@ pub struct Machine {
 impl Machine {
     pub fn new() -> Machine {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("ie2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(Machine::remove_left_behind);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         run(Command::new("ip").args(["netns", "add", &name])).ok();
         let machine = Machine { name };
         run(machine.command("ip").args(["link", "set", "lo", "up"])).ok();
         machine
+    }
+
+    /// Takes away the machines of tests that were killed.
+    fn remove_left_behind() {
+        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            if owner.is_some_and(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
+            {
+                drop(Machine { name });
+            }
+        }
     }
 
     /// The namespace's name, as ip(8) knows it.
