@@ -86,14 +86,13 @@ impl Shim {
         (start_time(pid)? == started).then_some(Shim { pid, started, config, pidfd })
     }
 
-    /// Waits until the process is created; its pid on the host.
-    pub async fn created(&self) -> Result<i32> {
-        self.pid_from(Request::Created).await
-    }
-
-    /// Starts the process; its pid on the host.
+    /// Starts the process, if it is not started already; its pid on the host.
     pub async fn start(&self) -> Result<i32> {
-        self.pid_from(Request::Start).await
+        match self.ask(Request::Start).await? {
+            Reply::Pid(pid) => Ok(pid),
+            Reply::Done => Err(Error::Failed("the shim answered without a pid".into())),
+            Reply::Failed { message, code } => Err(Error::Runtime { message, code }),
+        }
     }
 
     /// A stream of output (and input); connect before `start` to miss nothing.
@@ -115,14 +114,6 @@ impl Shim {
     /// Whether the shim still runs.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.started)
-    }
-
-    async fn pid_from(&self, request: Request) -> Result<i32> {
-        match self.ask(request).await? {
-            Reply::Pid(pid) => Ok(pid),
-            Reply::Done => Err(Error::Failed("the shim answered without a pid".into())),
-            Reply::Failed { message, code } => Err(Error::Runtime { message, code }),
-        }
     }
 
     async fn ask(&self, request: Request) -> Result<Reply> {

@@ -156,11 +156,11 @@ fn has_own_network(network: &str) -> bool {
     network != "host"
 }
 
-/// The network to join; None: nothing but loopback.
+/// The network to join; None: nothing but loopback, or all that the machine has.
 fn joined_network(network: &str) -> Option<&str> {
     match network {
         "" | "default" | "bridge" => Some("bridge"),
-        "none" => None,
+        "none" | "host" => None,
         other => Some(other),
     }
 }
@@ -226,7 +226,13 @@ fn prepare(
         container_id: step.id.to_owned(),
         runtime: runtime.ok_or_else(|| Error::Failed(format!("the OCI runtime {name} is not there")))?,
         runtime_root: engine.config.exec_root.join("runtime"),
-        process: Process::Container { bundle: folder.into(), rootfs: step.overlay.clone(), network, sysctls },
+        process: Process::Container {
+            bundle: folder.into(),
+            rootfs: step.overlay.clone(),
+            cgroup: spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
+            network,
+            sysctls,
+        },
         tty: false,
         stdin: false,
         stdin_once: false,
@@ -245,10 +251,7 @@ async fn drive(
     folder: &Path,
     output: mpsc::Sender<Vec<u8>>,
 ) -> Result<i32> {
-    // The runtime makes the container while its network is made.
-    let (created, networked) = tokio::join!(shim.created(), join_network(engine, step, shim, folder));
-    created?;
-    networked?;
+    join_network(engine, step, shim, folder).await?;
     let stream = shim.attach(false, true, true).await?;
     shim.start().await?;
     copy_output(stream, output).await?;
@@ -264,10 +267,6 @@ async fn drive(
 }
 
 async fn join_network(engine: &Engine, step: &Step<'_>, shim: &Shim, folder: &Path) -> Result<()> {
-    if !has_own_network(step.network) {
-        return Ok(());
-    }
-    engine.networks.loopback(shim.pid).await?;
     let Some(network) = joined_network(step.network) else { return Ok(()) };
     let hostname = step.id.get(..12).unwrap_or(step.id);
     let joining = Joining {

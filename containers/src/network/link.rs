@@ -176,16 +176,6 @@ pub async fn ensure_default_route(pid: i32, gateway: Ipv4Addr) -> Result<()> {
     .await
 }
 
-/// Brings `lo` up in the namespace of process `pid`.
-pub async fn loopback(pid: i32) -> Result<()> {
-    inside(namespace_of(pid), |handle| async move {
-        // The loopback interface is number 1 of every namespace.
-        let up = LinkUnspec::new_with_index(1).up().build();
-        handle.link().set(up).execute().await.doing_link("bring lo up")
-    })
-    .await
-}
-
 fn namespace_of(pid: i32) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join("ns/net")
 }

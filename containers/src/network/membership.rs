@@ -21,11 +21,6 @@ use std::{
 };
 
 impl Networks {
-    /// Brings `lo` up in the namespace of a shim; for every container with a namespace of its own.
-    pub async fn loopback(&self, shim: i32) -> Result<()> {
-        link::loopback(shim).await
-    }
-
     /// Joins a container to network `reference`: addresses, route, names. The endpoint as `docker inspect` shows it.
     pub async fn connect(&self, reference: &str, joining: Joining<'_>) -> Result<models::EndpointSettings> {
         let network = self.get_record(reference)?;

@@ -143,6 +143,9 @@ impl Engine {
     pub(in crate::engine) async fn recover_containers(self: &Arc<Self>) -> Result<()> {
         for container in self.containers.list() {
             let record = container.record().clone();
+            if record.state.status != Status::Running && record.state.shim.is_some() {
+                self.undo_start(&container, &record.state).await?;
+            }
             match record.state.status {
                 Status::Running => self.recover_running(&container, &record.state).await,
                 Status::Restarting => self.restart_later(&container, FIRST_WAIT),
@@ -170,23 +173,32 @@ impl Engine {
         Ok(())
     }
 
-    async fn recover_running(self: &Arc<Self>, container: &Arc<Container>, state: &State) {
-        let config = std::fs::read(container.folder.join("shim.json")).ok();
-        let config: Option<crate::shim::Config> = config.and_then(|text| serde_json::from_slice(&text).ok());
-        let adopted = match (&config, state.shim) {
-            (Some(config), Some((pid, started))) => Shim::adopt(config.clone(), pid, started),
-            _ => None,
-        };
-        if let Some(shim) = adopted {
-            // A daemon that died between the record and the start: the start is repeated, which changes nothing for a
-            // process that runs.
-            if shim.start().await.is_ok() {
-                log::info!("container {} goes on (shim {})", container.id, shim.pid);
-                let shim = Arc::new(shim);
-                container.set_shim(Some(Arc::clone(&shim)));
-                self.watch(container, shim);
-                return;
+    /// A daemon died in the middle of a start, which it told nobody of: what there is of the container goes again.
+    async fn undo_start(&self, container: &Container, state: &State) -> Result<()> {
+        let config = shim_config(container);
+        match config.clone().and_then(|config| adopt(config, state)) {
+            Some(shim) => {
+                shim.cleanup().await;
+                shim.wait().await?;
             }
+            None => {
+                if let Some(config) = &config {
+                    crate::shim::delete_container(config).await;
+                }
+            }
+        }
+        self.networks.release(&container.id).await?;
+        container.update(|record| record.state.shim = None)
+    }
+
+    async fn recover_running(self: &Arc<Self>, container: &Arc<Container>, state: &State) {
+        let config = shim_config(container);
+        if let Some(shim) = config.clone().and_then(|config| adopt(config, state)) {
+            log::info!("container {} goes on (shim {})", container.id, shim.pid);
+            let shim = Arc::new(shim);
+            container.set_shim(Some(Arc::clone(&shim)));
+            self.watch(container, shim);
+            return;
         }
         if let Some(config) = &config {
             crate::shim::delete_container(config).await;
@@ -199,4 +211,16 @@ impl Engine {
         });
         self.ended(container, exit).await;
     }
+}
+
+/// What the container's last shim was told.
+fn shim_config(container: &Container) -> Option<crate::shim::Config> {
+    let text = std::fs::read(container.folder.join("shim.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The shim that the record names, if it still lives.
+fn adopt(config: crate::shim::Config, state: &State) -> Option<Shim> {
+    let (pid, started) = state.shim?;
+    Shim::adopt(config, pid, started)
 }
