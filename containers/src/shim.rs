@@ -9,9 +9,14 @@ use crate::{
 pub use inception_shim::{Config, Exit, Log, NetworkNamespace, Overlay, Process};
 use inception_shim::{Reply, Request};
 use std::{
+    collections::HashMap,
+    ffi::OsStr,
     fs::{self, File},
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
     process::Stdio,
 };
 use tokio::{
@@ -19,6 +24,9 @@ use tokio::{
     net::UnixStream,
     process::Command,
 };
+
+/// The file of a container's or build step's folder that configures its shim, by which the shim is found again.
+pub const FILE: &str = "shim.json";
 
 /// A running shim, spawned by this daemon or adopted from one before it.
 #[derive(Debug)]
@@ -167,6 +175,31 @@ impl Shim {
             log::warn!("end shim {}: {error}", self.pid);
         }
         delete_container(&self.config).await;
+    }
+}
+
+/// Every shim that runs on this machine, by the file that its configuration is in.
+pub fn running() -> HashMap<PathBuf, i32> {
+    let shim = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let file = line.strip_prefix(b"inception-shim\0")?.strip_suffix(b"\0")?;
+        Some((PathBuf::from(OsStr::from_bytes(file)), pid))
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(shim).collect()
+}
+
+/// Ends what a daemon that was killed left of a shim and its container.
+pub async fn end(config: Config, pid: Option<i32>) -> Result<()> {
+    match pid.and_then(|pid| Shim::adopt(config.clone(), pid, start_time(pid)?)) {
+        Some(shim) => {
+            shim.cleanup().await;
+            shim.wait().await.map(drop)
+        }
+        None => {
+            delete_container(&config).await;
+            Ok(())
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Container, Status, record::State};
 use crate::{
     engine::{Engine, health},
     error::Result,
-    shim::{Exit, Shim, read_exit},
+    shim::{self, Exit, Shim, read_exit},
 };
 use bollard_stubs::models::RestartPolicyNameEnum as Policy;
 use chrono::{DateTime, Utc};
@@ -141,10 +141,11 @@ impl Engine {
     /// Takes over what an earlier daemon left: shims that live are adopted, ends that nobody saw are recorded, and after a
     /// reboot the restart policies apply.
     pub(in crate::engine) async fn recover_containers(self: &Arc<Self>) -> Result<()> {
+        let shims = shim::running();
         for container in self.containers.list() {
             let record = container.record().clone();
-            if record.state.status != Status::Running && record.state.shim.is_some() {
-                self.undo_start(&container, &record.state).await?;
+            if record.state.status != Status::Running {
+                self.undo_start(&container, shims.get(&container.folder.join(shim::FILE)).copied()).await?;
             }
             match record.state.status {
                 Status::Running => self.recover_running(&container, &record.state).await,
@@ -174,26 +175,20 @@ impl Engine {
     }
 
     /// A daemon died in the middle of a start, which it told nobody of: what there is of the container goes again.
-    async fn undo_start(&self, container: &Container, state: &State) -> Result<()> {
-        let config = shim_config(container);
-        match config.clone().and_then(|config| adopt(config, state)) {
-            Some(shim) => {
-                shim.cleanup().await;
-                shim.wait().await?;
-            }
-            None => {
-                if let Some(config) = &config {
-                    crate::shim::delete_container(config).await;
-                }
-            }
+    async fn undo_start(&self, container: &Container, shim: Option<i32>) -> Result<()> {
+        let Some(config) = shim_config(container) else { return Ok(()) };
+        if shim.is_some() || config.runtime_root.join(&config.container_id).exists() {
+            log::info!("container {}: its start is undone, the daemon of then is gone", container.id);
+            shim::end(config, shim).await?;
+            self.networks.release(&container.id).await?;
         }
-        self.networks.release(&container.id).await?;
-        container.update(|record| record.state.shim = None)
+        Ok(())
     }
 
     async fn recover_running(self: &Arc<Self>, container: &Arc<Container>, state: &State) {
         let config = shim_config(container);
-        if let Some(shim) = config.clone().and_then(|config| adopt(config, state)) {
+        let adopted = config.clone().zip(state.shim);
+        if let Some(shim) = adopted.and_then(|(config, (pid, started))| Shim::adopt(config, pid, started)) {
             log::info!("container {} goes on (shim {})", container.id, shim.pid);
             let shim = Arc::new(shim);
             container.set_shim(Some(Arc::clone(&shim)));
@@ -201,7 +196,7 @@ impl Engine {
             return;
         }
         if let Some(config) = &config {
-            crate::shim::delete_container(config).await;
+            shim::delete_container(config).await;
         }
         let exit = read_exit(&container.folder.join("exit.json")).ok().flatten().unwrap_or(Exit {
             code: 137,
@@ -214,13 +209,7 @@ impl Engine {
 }
 
 /// What the container's last shim was told.
-fn shim_config(container: &Container) -> Option<crate::shim::Config> {
-    let text = std::fs::read(container.folder.join("shim.json")).ok()?;
+fn shim_config(container: &Container) -> Option<shim::Config> {
+    let text = std::fs::read(container.folder.join(shim::FILE)).ok()?;
     serde_json::from_slice(&text).ok()
-}
-
-/// The shim that the record names, if it still lives.
-fn adopt(config: crate::shim::Config, state: &State) -> Option<Shim> {
-    let (pid, started) = state.shim?;
-    Shim::adopt(config, pid, started)
 }

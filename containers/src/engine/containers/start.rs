@@ -74,10 +74,8 @@ impl Engine {
             let namespace = namespace.clone();
             crate::api::blocking(move || engine.prepare(&record, &folder, namespace)).await?
         };
-        let shim = Arc::new(shim::spawn(&self.shim, config, &container.folder.join("shim.json")).await?);
+        let shim = Arc::new(shim::spawn(&self.shim, config, &container.folder.join(shim::FILE)).await?);
         container.set_shim(Some(Arc::clone(&shim)));
-        // Written before the start: a daemon that dies now finds the shim again.
-        container.update(|record| record.state.shim = Some((shim.pid, shim.started)))?;
         let (networks, ports) = match namespace {
             NetworkNamespace::Own => self.join_networks(container, &record, &shim).await?,
             _ => (record.networks, Vec::new()),
