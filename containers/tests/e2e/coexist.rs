@@ -33,12 +33,12 @@ fn two_engines_share_nothing() {
 }
 
 /// A machine behind `machine`, which knows nothing else; its address.
-fn far(machine: &Machine, subnet: &str) -> (Machine, String) {
+pub fn far(machine: &Machine, subnet: &str) -> (Machine, String) {
     let far = Machine::new();
     run(machine.command("ip").args(["link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", far.name()]))
         .ok();
     for (machine, number) in [(machine, 1), (&far, 2)] {
-        run(machine.command("ip").args(["addr", "add", &format!("{subnet}.{number}/30"), "dev", "up0"])).ok();
+        run(machine.command("ip").args(["addr", "add", &format!("{subnet}.{number}/24"), "dev", "up0"])).ok();
         run(machine.command("ip").args(["link", "set", "up0", "up"])).ok();
     }
     (far, format!("{subnet}.2"))
