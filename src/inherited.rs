@@ -6,9 +6,10 @@ use crate::{signal, sys};
 /// Gives every signal its default disposition.
 pub fn reset_dispositions() {
     // One look at /proc instead of a call for each signal.
-    let ignored = ignored().unwrap_or(signal::ALL);
-    for signal in (1..=signal::HIGHEST).filter(|signal| ignored & signal::bit(*signal) != 0) {
-        sys::set_default(signal);
+    let mut ignored = ignored().unwrap_or(signal::ALL);
+    while ignored != 0 {
+        sys::set_default(ignored.trailing_zeros() as i32 + 1);
+        ignored &= ignored - 1;
     }
 }
 
@@ -25,8 +26,11 @@ fn ignored() -> Option<u64> {
 
 /// The mask of ignored signals that a /proc/PID/status says.
 pub fn parse(status: &[u8]) -> Option<u64> {
-    const KEY: &[u8] = b"\nSigIgn:\t";
-    let start = status.windows(KEY.len()).position(|part| part == KEY)? + KEY.len();
+    // Eight bytes are compared as one number. A process's own name may say the same, in the first line's midst.
+    const KEY: [u8; 8] = *b"SigIgn:\t";
+    let is_there = |place: usize, part: &[u8]| part == KEY && status[place] == b'\n';
+    let place = status.get(1..)?.windows(KEY.len()).enumerate().position(|(place, part)| is_there(place, part))?;
+    let start = place + 1 + KEY.len();
     let digits = status.get(start..start + 16)?;
     digits.iter().try_fold(0, |mask, digit| Some(mask << 4 | u64::from((*digit as char).to_digit(16)?)))
 }

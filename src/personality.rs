@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use crate::config::{Codes, Config, Forward, Rules};
 use crate::options::{self, Request};
@@ -56,10 +55,10 @@ const LICENCE: &str = "inception-init, MIT OR Apache-2.0, standing in for the pr
 impl Peer {
     /// The peer that a program's name stands for.
     pub fn named(name: &OsStr) -> Option<Self> {
-        match Path::new(name).file_name()?.to_str()? {
-            "tini" | "tini-static" | "docker-init" => Some(Self::Tini),
-            "dumb-init" => Some(Self::DumbInit),
-            "catatonit" => Some(Self::Catatonit),
+        match name.as_bytes().rsplit(|byte| *byte == b'/').next()? {
+            b"tini" | b"tini-static" | b"docker-init" => Some(Self::Tini),
+            b"dumb-init" => Some(Self::DumbInit),
+            b"catatonit" => Some(Self::Catatonit),
             _ => None,
         }
     }
@@ -141,7 +140,7 @@ pub fn read(
                 None => return refuse(format!("Not a valid option for -p: {value}")),
             },
             (_, 'e') => match value.parse::<u8>() {
-                Ok(code) => config.rules.success[usize::from(code)] = true,
+                Ok(code) => config.rules.success.insert(code),
                 Err(_) => return refuse(format!("Not a valid option for -e: {value}")),
             },
             (_, 'r') => match rewrite(&value) {
@@ -284,7 +283,10 @@ mod tests {
     fn clusters_values_and_permutation() {
         let (config, command, verbose) =
             run(Peer::Tini, &["-vge143", "-p", "SIGUSR1", "sh", "-v", "--", "-c"]).unwrap();
-        assert_eq!((config.forward, config.rules.success[143], config.parent_death), (Forward::Group, true, 10));
+        assert_eq!(
+            (config.forward, config.rules.success.contains(143), config.parent_death),
+            (Forward::Group, true, 10)
+        );
         assert_eq!((command, verbose), (vec![4, 7], 2));
         let (_, command, verbose) = run(Peer::DumbInit, &["-v", "sh", "-v", "--"]).unwrap();
         assert_eq!((command, verbose), (vec![2, 3, 4], 1));

@@ -77,7 +77,15 @@ impl Processes {
     }
 
     /// Makes what the service is told by, and its environment; the init's exit code where that can't be.
-    pub fn open_socket(&mut self) -> Result<(), c_int> {
+    pub fn prepare(&mut self) -> Result<(), c_int> {
+        if self.config.notify || !self.config.variables.is_empty() || environment::listens() {
+            return self.make_environment();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn make_environment(&mut self) -> Result<(), c_int> {
         let mut variables = std::mem::take(&mut self.config.variables);
         let mut without: &[&str] = &[];
         if self.config.notify {
@@ -208,16 +216,10 @@ impl Processes {
         } else {
             libc::WEXITSTATUS(changed.status)
         };
-        let (name, age) = self.about.take().unwrap_or_default();
         let is_main = Some(changed.pid) == self.main;
-        let fields = [
-            ("pid", Number(changed.pid.into())),
-            ("name", Text(&name)),
-            ("code", Number(code.into())),
-            ("age_ms", Number(age)),
-            ("main", Flag(is_main)),
-        ];
-        self.event("reaped", &fields);
+        if self.config.events.is_some() {
+            self.tell_of_end(changed.pid, code, is_main);
+        }
         if is_main {
             self.end_main(changed.pid, code);
         } else {
@@ -226,6 +228,19 @@ impl Processes {
                 *handed_over = code;
             }
         }
+    }
+
+    #[cold]
+    fn tell_of_end(&mut self, pid: c_int, code: c_int, is_main: bool) {
+        let (name, age) = self.about.take().unwrap_or_default();
+        let fields = [
+            ("pid", Number(pid.into())),
+            ("name", Text(&name)),
+            ("code", Number(code.into())),
+            ("age_ms", Number(age)),
+            ("main", Flag(is_main)),
+        ];
+        self.event("reaped", &fields);
     }
 
     fn end_main(&mut self, pid: c_int, code: c_int) {
@@ -421,7 +436,10 @@ impl World for Processes {
         self.no_children = false;
         self.told.clear();
         info!("started {} as {pid}", self.command.name().display());
-        self.event("started", &[("pid", Number(pid.into())), ("name", Text(&self.command.name().to_string_lossy()))]);
+        if self.config.events.is_some() {
+            let name = self.command.name().to_string_lossy();
+            self.event("started", &[("pid", Number(pid.into())), ("name", Text(&name))]);
+        }
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use crate::sys;
 /// Where programs are looked for when the environment has no PATH.
 pub const DEFAULT_PATH: &CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHELL: &CStr = c"/bin/sh";
+/// Bytes between the stack of who makes a process and the new one's.
+const GAP: usize = 1024;
 /// The longest path that exec takes (PATH_MAX).
 const PATH_SIZE: usize = 4096;
 
@@ -86,18 +88,21 @@ struct Shared<'a> {
 
 /// Starts the command; the child's pid.
 pub fn spawn(command: Command, birth: &Birth) -> Result<c_int, Failure> {
-    // Enough for the path that exec is given, beside the frames.
-    let mut stack = MaybeUninit::<[u8; 16 * 1024]>::uninit();
     let mut shared = Shared { command, birth, failure: None };
-    // SAFETY: one past the end of the array; rounded down to what the ABIs want.
-    let top = unsafe { stack.as_mut_ptr().cast::<u8>().add(size_of_val(&stack)) };
-    let top = top.wrapping_sub(top as usize % 16);
+    // The child's stack is what lies below this process's own: nobody else uses that while this process waits, and a
+    // piece set aside would be touched page by page before the call. The gap is for the frame of clone(3).
+    let top = (sys::stack_pointer() - GAP) / 16 * 16;
     // SAFETY: argv has an element before the command and ends in NULL (promise of Command::new).
     let (before, first) = unsafe { (*command.first.sub(1), *command.first) };
     // SAFETY: CLONE_VFORK: this process waits until the child has exec'd or ended, so stack and shared outlive its use
     // of them. The child shares the memory and keeps to what this module's head promises.
     let pid = unsafe {
-        libc::clone(child, top.cast(), libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, (&raw mut shared).cast())
+        libc::clone(
+            child,
+            top as *mut c_void,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut shared).cast(),
+        )
     };
     let error = Errno::last();
     // The child may have put the shell's name there.

@@ -106,7 +106,7 @@ impl Supervisor {
     /// Supervises until there is nothing more to do; the init's exit code.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.run")]
-    pub fn run(mut self) -> c_int {
+    pub fn run(&mut self) -> c_int {
         let config = &self.processes.config;
         if config.parent_death != 0
             && let Err(error) = sys::set_parent_death_signal(config.parent_death)
@@ -122,7 +122,7 @@ impl Supervisor {
                 error.desc()
             );
         }
-        if let Err(code) = self.processes.open_socket().and_then(|()| self.machine.start(&mut self.processes)) {
+        if let Err(code) = self.processes.prepare().and_then(|()| self.machine.start(&mut self.processes)) {
             return code;
         }
         self.let_go();

@@ -62,6 +62,23 @@ unsafe fn direct(number: c_long, arguments: [usize; 4]) -> Result<c_long, Errno>
     if result < 0 { Err(Errno::from_raw(-result as i32)) } else { Ok(result as c_long) }
 }
 
+/// Where this function's frame ends: below it the stack is free, but for what a call of it takes.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let place: usize;
+    // SAFETY: reads a register.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("mov {}, rsp", out(reg) place, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov {}, sp", out(reg) place, options(nomem, nostack, preserves_flags));
+    }
+    place
+}
+
 /// Sets the mask of blocked signals (rt_sigprocmask(2)); bit n-1 is signal n.
 pub fn set_mask(mask: u64) -> Result<(), Errno> {
     // SAFETY: reads 8 bytes of a live integer; no old mask is asked for.
