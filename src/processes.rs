@@ -90,7 +90,7 @@ impl Processes {
         let mut without: &[&str] = &[];
         if self.config.notify {
             let socket = Socket::open().map_err(|error| {
-                warning!("can't make a socket for the service's messages: {}", error.desc());
+                warning!("can't make a socket for the service's messages: {}", sys::reason(error));
                 self.config.codes.own
             })?;
             variables.push((b"NOTIFY_SOCKET".to_vec(), socket.name().to_vec()));
@@ -129,7 +129,7 @@ impl Processes {
         if let Some(file) = &self.config.ready_file {
             let result = if ready { sys::make_file(file) } else { sys::remove_file(file) };
             if let Err(error) = result {
-                warning!("--ready-file {}: {}", file.to_string_lossy(), error.desc());
+                warning!("--ready-file {}: {}", file.to_string_lossy(), sys::reason(error));
             }
         }
     }
@@ -318,11 +318,11 @@ impl Processes {
         let codes = self.config.codes;
         match failure {
             Failure::Fork(error) => {
-                warning!("can't make a process for {name}: {} (limits of processes or memory?)", error.desc());
+                warning!("can't make a process for {name}: {} (limits of processes or memory?)", sys::reason(error));
                 codes.own
             }
             Failure::Prepare(step, error) => {
-                warning!("can't {step} for {name}: {}", error.desc());
+                warning!("can't {step} for {name}: {}", sys::reason(error));
                 codes.own
             }
             Failure::Exec(Errno::ENOENT) => {
@@ -330,7 +330,7 @@ impl Processes {
                 codes.not_found
             }
             Failure::Exec(error) => {
-                warning!("can't run {name}: {}", error.desc());
+                warning!("can't run {name}: {}", sys::reason(error));
                 if error == Errno::EACCES { codes.refused } else { codes.not_run }
             }
         }

@@ -111,7 +111,7 @@ impl Supervisor {
         if config.parent_death != 0
             && let Err(error) = sys::set_parent_death_signal(config.parent_death)
         {
-            warning!("can't ask for a signal at the parent's end: {}", error.desc());
+            warning!("can't ask for a signal at the parent's end: {}", sys::reason(error));
         }
         if self.processes.own_pid != 1
             && config.subreaper
@@ -119,7 +119,7 @@ impl Supervisor {
         {
             warning!(
                 "can't adopt orphans (PR_SET_CHILD_SUBREAPER: {}): they go to this namespace's PID 1",
-                error.desc()
+                sys::reason(error)
             );
         }
         if let Err(code) = self.processes.prepare().and_then(|()| self.machine.start(&mut self.processes)) {

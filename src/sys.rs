@@ -425,6 +425,12 @@ pub unsafe fn text(text: *const c_char) -> &'static OsStr {
     OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
+/// What an error means, in the C library's words (strerror(3)): it has them in the program already.
+pub fn reason(error: Errno) -> &'static str {
+    // SAFETY: a C string; those of the errors that there are live as long as the process.
+    unsafe { CStr::from_ptr(libc::strerror(error as c_int)) }.to_str().unwrap_or_default()
+}
+
 /// Ends the process; nothing is to be flushed or dropped.
 pub fn exit(code: c_int) -> ! {
     // SAFETY: does not return.

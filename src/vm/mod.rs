@@ -97,7 +97,8 @@ fn supervise(settings: &mut Settings, before: &[Vec<u8>], after: &[Vec<u8>]) -> 
         mounts::make(mount, &mount.target, settings.wait).map_err(failure(123))?;
     }
     if let Some(name) = &settings.hostname {
-        nix::unistd::sethostname(name).map_err(|error| failure(120)(format!("hostname {name}: {}", error.desc())))?;
+        nix::unistd::sethostname(name)
+            .map_err(|error| failure(120)(format!("hostname {name}: {}", sys::reason(error))))?;
     }
     network::configure(settings).and_then(|()| network::write_resolver(settings)).map_err(failure(124))?;
     settings.zone.iter().for_each(|zone| clock::set_zone(zone));

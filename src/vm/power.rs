@@ -84,13 +84,13 @@ impl Status {
         match self {
             Self::Nowhere => Ok(()),
             Self::DebugExit(port) => {
-                sys::vm::write_port(*port, code as u8).map_err(|error| format!("port {port:#x}: {}", error.desc()))?;
+                sys::vm::write_port(*port, code as u8)
+                    .map_err(|error| format!("port {port:#x}: {}", sys::reason(error)))?;
                 // Where there is such a device the machine is gone by now.
                 Err(format!("port {port:#x}: the machine goes on: it has no isa-debug-exit there"))
             }
-            Self::Vsock(port) => {
-                send_to_host(*port, line.as_bytes()).map_err(|error| format!("vsock port {port}: {}", error.desc()))
-            }
+            Self::Vsock(port) => send_to_host(*port, line.as_bytes())
+                .map_err(|error| format!("vsock port {port}: {}", sys::reason(error))),
             Self::Port(name) => write_to_port(name, line.as_bytes()).map_err(|error| format!("port {name}: {error}")),
         }
     }
@@ -274,7 +274,7 @@ fn leave(end: End) -> ! {
         End::Halt => RebootMode::RB_HALT_SYSTEM,
     };
     let Err(error) = reboot(mode);
-    warning!("the kernel does not end the machine: {}", error.desc());
+    warning!("the kernel does not end the machine: {}", sys::reason(error));
     // PID 1 must not end: the kernel would panic.
     loop {
         std::thread::sleep(Duration::from_secs(3600));

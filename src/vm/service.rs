@@ -148,7 +148,7 @@ pub fn prepare(settings: &Settings) -> Result<(), String> {
         let command = command(words)?;
         let failed = |reason: &str| format!("setup: {}: {reason}", command.name().display());
         let pid = spawn::spawn(command, &birth).map_err(|failure| match failure {
-            Failure::Fork(error) | Failure::Prepare(_, error) | Failure::Exec(error) => failed(error.desc()),
+            Failure::Fork(error) | Failure::Prepare(_, error) | Failure::Exec(error) => failed(sys::reason(error)),
         })?;
         match wait_for(pid) {
             Some(0) => {}
