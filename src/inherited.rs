@@ -18,7 +18,7 @@ pub fn reset_dispositions() {
 fn ignored() -> Option<u64> {
     let fd = sys::open(c"/proc/self/status", libc::O_RDONLY).ok()?;
     // 1.5 kB in practice; what is looked for comes before the long lists of CPUs.
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 1280];
     let read = sys::read(fd, &mut buffer);
     sys::close(fd);
     parse(&buffer[..read.ok()?])
@@ -26,13 +26,24 @@ fn ignored() -> Option<u64> {
 
 /// The mask of ignored signals that a /proc/PID/status says.
 pub fn parse(status: &[u8]) -> Option<u64> {
-    // Eight bytes are compared as one number. A process's own name may say the same, in the first line's midst.
-    const KEY: [u8; 8] = *b"SigIgn:\t";
-    let is_there = |place: usize, part: &[u8]| part == KEY && status[place] == b'\n';
-    let place = status.get(1..)?.windows(KEY.len()).enumerate().position(|(place, part)| is_there(place, part))?;
-    let start = place + 1 + KEY.len();
-    let digits = status.get(start..start + 16)?;
-    digits.iter().try_fold(0, |mask, digit| Some(mask << 4 | u64::from((*digit as char).to_digit(16)?)))
+    let mut rest = status;
+    let digits = loop {
+        match rest {
+            [b'\n', b'S', b'i', b'g', b'I', b'g', b'n', b':', b'\t', digits @ ..] => break digits,
+            [_, more @ ..] => rest = more,
+            [] => return None,
+        }
+    };
+    let mut mask = 0;
+    for digit in digits.get(..16)? {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        mask = mask << 4 | u64::from(value);
+    }
+    Some(mask)
 }
 
 #[cfg(test)]

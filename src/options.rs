@@ -209,7 +209,7 @@ pub fn plain_command(args: &[*const c_char]) -> Option<usize> {
 #[cfg(feature = "vm")]
 pub fn asks_for_machine(args: &[*const c_char]) -> bool {
     // SAFETY: main's arguments, which live as long as the process.
-    args.get(1).is_some_and(|word| unsafe { sys::text(*word) } == "--vm")
+    args.get(1).is_some_and(|word| matches!(unsafe { sys::text(*word) }.as_bytes(), b"--vm"))
 }
 
 /// Reads the arguments (the first is the init's own name) and the environment's entries.

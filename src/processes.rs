@@ -184,10 +184,8 @@ impl Processes {
         // Where a shell's job control is about, a service that stopped stops the init too, so that the shell sees it.
         let job = self.has_terminal && self.own_pid != 1 && !self.config.new_session;
         loop {
-            // What is known of it is gone with it.
-            let next = self.config.events.and_then(|_| sys::next_ended());
-            self.about = next.and_then(tree::about);
-            match sys::reap(next.unwrap_or(-1), job) {
+            let next = if self.config.events.is_some() { self.look_at_next() } else { -1 };
+            match sys::reap(next, job) {
                 Ok(Some(changed)) if libc::WIFSTOPPED(changed.status) => {
                     if Some(changed.pid) == self.main {
                         debug!("the main program stopped: so does the init");
@@ -210,6 +208,14 @@ impl Processes {
         }
     }
 
+    /// Who is reaped next (-1: nobody in particular): what is known of it is gone with it.
+    #[cold]
+    fn look_at_next(&mut self) -> c_int {
+        let next = sys::next_ended();
+        self.about = next.and_then(tree::about);
+        next.unwrap_or(-1)
+    }
+
     fn ended(&mut self, changed: Changed) {
         let code = if libc::WIFSIGNALED(changed.status) {
             128 + libc::WTERMSIG(changed.status)
@@ -228,6 +234,12 @@ impl Processes {
                 *handed_over = code;
             }
         }
+    }
+
+    #[cold]
+    fn tell_of_start(&self, pid: c_int) {
+        let name = self.command.name().to_string_lossy();
+        self.event("started", &[("pid", Number(pid.into())), ("name", Text(&name))]);
     }
 
     #[cold]
@@ -404,7 +416,10 @@ impl World for Processes {
     }
 
     fn is_empty(&mut self, before_restart: bool) -> bool {
-        self.reap();
+        // Who has none gets none but from processes that `docker exec` brought in, whose orphans come to PID 1.
+        if !self.no_children || self.own_pid == 1 {
+            self.reap();
+        }
         // Processes that `docker exec` brought in are nobody's children here.
         self.no_children && !(self.owns_namespace(before_restart) && !self.is_machine() && sys::kill(-1, 0).is_ok())
     }
@@ -437,8 +452,7 @@ impl World for Processes {
         self.told.clear();
         info!("started {} as {pid}", self.command.name().display());
         if self.config.events.is_some() {
-            let name = self.command.name().to_string_lossy();
-            self.event("started", &[("pid", Number(pid.into())), ("name", Text(&name))]);
+            self.tell_of_start(pid);
         }
         Ok(())
     }

@@ -290,7 +290,7 @@ unsafe fn write_pid(room: *mut c_char) {
 
 /// execvp(3) with the fall-back for a script without `#!` that musl leaves out. Returns why it failed.
 fn exec(command: Command, path: *const c_char, environment: *const *const c_char) -> Errno {
-    // SAFETY: NUL-terminated strings all over; `file` never gets more bytes than it has room for.
+    // SAFETY: NUL-terminated strings all over.
     unsafe {
         let name = *command.first;
         if *name == 0 {
@@ -299,6 +299,23 @@ fn exec(command: Command, path: *const c_char, environment: *const *const c_char
         if !libc::strchr(name, c_int::from(b'/')).is_null() {
             return exec_file(command, name, environment);
         }
+        search(command, name, path, environment)
+    }
+}
+
+/// Tries each folder of a PATH. By itself, so that who needs it not needs no stack for it.
+///
+/// # Safety
+/// All are as execve(2) wants them.
+#[inline(never)]
+unsafe fn search(
+    command: Command,
+    name: *const c_char,
+    path: *const c_char,
+    environment: *const *const c_char,
+) -> Errno {
+    // SAFETY: the caller's promise; `file` never gets more bytes than it has room for.
+    unsafe {
         let mut file = MaybeUninit::<[c_char; PATH_SIZE]>::uninit();
         let file = file.as_mut_ptr().cast::<c_char>();
         let length = libc::strlen(name);

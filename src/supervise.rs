@@ -147,16 +147,20 @@ impl Supervisor {
             return requests.say_started();
         }
         if self.processes.config.rules.restart == crate::policy::Restart::No {
-            let mut kept = [self.processes.config.events.map(Log::fd), self.processes.socket_fd()];
-            kept.sort_unstable();
+            let kept = [self.processes.config.events.map(Log::fd), self.processes.socket_fd()];
+            let (least, most) = (kept[0].min(kept[1]), kept[0].max(kept[1]));
             let mut first = 3;
-            for fd in kept.into_iter().flatten().filter(|fd| *fd >= 3) {
-                // Refused where there is none between, which is as well.
-                if first < fd {
-                    sys::close_range(first, fd as u32 - 1);
+            let mut keep = |fd: Option<c_int>| {
+                if let Some(fd) = fd.filter(|fd| *fd >= 3) {
+                    // Refused where there is none between, which is as well.
+                    if first < fd {
+                        sys::close_range(first, fd as u32 - 1);
+                    }
+                    first = fd + 1;
                 }
-                first = fd + 1;
-            }
+            };
+            keep(least);
+            keep(most);
             sys::close_range(first, u32::MAX);
             let _ = sys::change_folder(c"/");
         }

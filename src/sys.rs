@@ -370,14 +370,15 @@ pub fn let_pages_go() {
     let first = (&raw const __executable_start as usize / WINDOW + 1) * WINDOW;
     let data = &raw const __init_array_start as usize;
     let depth = &raw const here as usize;
-    let ranges = [(first, data / page * page), ((depth - (64 << 10)) / page * page, (depth - 1024) / page * page)];
-    for (start, end) in ranges {
+    let give_back = |start: usize, end: usize| {
         if start < end {
             // SAFETY: read-only pages of the program's file, which the kernel reads again, and stack that no frame uses
             // (this leaf and its red zone are left out). A part that is not mapped is skipped.
             let _ = unsafe { direct(libc::SYS_madvise, [start, end - start, libc::MADV_DONTNEED as usize, 0]) };
         }
-    }
+    };
+    give_back(first, data / page * page);
+    give_back((depth - (64 << 10)) / page * page, (depth - 1024) / page * page);
 }
 
 /// chdir(2).
@@ -422,7 +423,7 @@ pub fn set_foreground(terminal: c_int, group: c_int) -> Result<(), Errno> {
 /// `text` is such a string.
 pub unsafe fn text(text: *const c_char) -> &'static OsStr {
     // SAFETY: the caller's promise.
-    OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes())
+    OsStr::from_bytes(unsafe { std::slice::from_raw_parts(text.cast(), libc::strlen(text)) })
 }
 
 /// What an error means, in the C library's words (strerror(3)): it has them in the program already.
