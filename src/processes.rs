@@ -475,8 +475,9 @@ impl World for Processes {
             }
             Note::Outlived => warning!("some processes outlive SIGKILL: leaving them to the kernel"),
             Note::Pausing { pause, code } => {
-                warning!("the main program ended with {code}: starting it again in {pause:?}");
-                self.event("pausing", &[("pause_ms", Number(pause.as_millis() as i64))]);
+                let pause = pause.as_millis() as i64;
+                warning!("the main program ended with {code}: starting it again in {pause}ms");
+                self.event("pausing", &[("pause_ms", Number(pause))]);
             }
             Note::Overdue(why) => {
                 let (option, says) = match why {

@@ -99,12 +99,12 @@ fn folders_below(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if let Ok(about) = entry.path().symlink_metadata()
+        for path in sys::vm::entries(&folder) {
+            if let Ok(about) = path.symlink_metadata()
                 && about.is_dir()
             {
-                open.push(entry.path());
-                found.push((entry.path(), about));
+                open.push(path.clone());
+                found.push((path, about));
             }
         }
     }

@@ -90,8 +90,7 @@ pub fn switch(settings: &Settings, root: &Mount) -> Result<(), String> {
 /// Removes what the initramfs holds, which is memory. Other file systems are left alone.
 fn empty(folder: &Path) {
     let Ok(own) = folder.metadata() else { return };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for path in sys::vm::entries(folder) {
         let Ok(about) = path.symlink_metadata() else { continue };
         if about.dev() != own.dev() {
             continue;
