@@ -306,12 +306,12 @@ pub fn close_on_exec(fd: c_int) -> Result<(), Errno> {
 /// Clock ticks since boot, as /proc counts a process's start.
 pub fn ticks() -> u64 {
     let mut time = timespec(Duration::ZERO);
-    // SAFETY: writes the struct; then a constant of the C library.
+    // SAFETY: writes the struct; then a number that the kernel has put beside the environment.
     let rate = unsafe {
         libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time);
-        libc::sysconf(libc::_SC_CLK_TCK)
+        libc::getauxval(libc::AT_CLKTCK).max(1)
     };
-    time.tv_sec as u64 * rate as u64 + time.tv_nsec as u64 / (1_000_000_000 / rate as u64)
+    time.tv_sec as u64 * rate + time.tv_nsec as u64 / (1_000_000_000 / rate)
 }
 
 /// Writes what goes without waiting; drops the rest. For diagnostics: a reader that is stuck must not stop the init.
@@ -362,8 +362,8 @@ pub fn let_pages_go() {
         static __executable_start: u8;
         static __init_array_start: u8;
     }
-    // SAFETY: asks the C library for a constant.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    // SAFETY: a number that the kernel has put beside the environment.
+    let page = (unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize).max(4096);
     let here = 0u8;
     // All but the first window in which the kernel maps a file: the init sleeps in it, and would fetch it again.
     const WINDOW: usize = 64 << 10;

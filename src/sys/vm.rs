@@ -202,8 +202,9 @@ pub fn bring_up(interface: &CStr) -> Result<(), Errno> {
 
 /// Runs something in a child, a copy of this process; its pid.
 pub fn fork(run: impl FnOnce() -> c_int) -> Result<c_int, Errno> {
+    // The call itself: the C library's looks after threads and locks, of which there are none.
     // SAFETY: one thread; the child ends by itself, and never returns into what the parent goes on with.
-    let pid = checked(c_long::from(unsafe { libc::fork() }))?;
+    let pid = checked(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0usize) })?;
     if pid == 0 {
         super::exit(run());
     }
