@@ -73,7 +73,8 @@ pub fn supervision(words: &[String]) -> Result<(Config, u8), String> {
         return Ok((Config::default(), 0));
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let options = Options::from_args(&["inception-init"], &words).map_err(|exit| exit.output.trim_end().to_owned())?;
+    let options =
+        Options::from_args(&["inception-init"], &words).map_err(|exit| exit.output.trim_ascii_end().to_owned())?;
     Ok((config(&options)?, options.verbose))
 }
 
@@ -258,7 +259,7 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
     let options = match Options::from_args(&["inception-init"], &words) {
         Ok(options) => options,
         Err(exit) if exit.status.is_ok() => return Ok(Request::Print(exit.output)),
-        Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_end())),
+        Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_ascii_end())),
     };
     #[cfg(feature = "vm")]
     if options.vm {

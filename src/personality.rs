@@ -96,7 +96,7 @@ pub fn read(
     let permutes = syntax.permutes && variable("POSIXLY_CORRECT").is_none();
     let words = match getopt(syntax, &args[first..], permutes) {
         Ok(words) => words,
-        Err(message) => return refuse(format!("{message}\n{}", syntax.usage.trim_end())),
+        Err(message) => return refuse(format!("{message}\n{}", syntax.usage.trim_ascii_end())),
     };
     let is_set = |name: &str| variable(name).is_some();
     let mut config = Config {
@@ -169,7 +169,7 @@ pub fn read(
         return Request::Pause;
     }
     if words.command.is_empty() {
-        return refuse(format!("missing program name\n{}", syntax.usage.trim_end()));
+        return refuse(format!("missing program name\n{}", syntax.usage.trim_ascii_end()));
     }
     let command = words.command.iter().map(|index| index + first).collect();
     Request::Run { config: Box::new(config), command, verbose, remarks: Vec::new() }
@@ -178,7 +178,7 @@ pub fn read(
 /// dumb-init's `-r`, which is sscanf(3)'s `%d:%d`: space before a number and anything after the second are passed over.
 fn rewrite(pair: &str) -> Option<(usize, u8)> {
     fn number(text: &str) -> Option<(i32, &str)> {
-        let text = text.trim_start();
+        let text = text.trim_ascii_start();
         let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
         let rest = digits.trim_start_matches(|letter: char| letter.is_ascii_digit());
         Some((text[..text.len() - rest.len()].parse().ok()?, rest))

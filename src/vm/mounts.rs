@@ -223,7 +223,7 @@ fn make_target(source: &str, target: &str, is_bind: bool) {
 /// A line of /proc/self/mountinfo (proc(5)): where, and what type.
 pub fn parse_mount(line: &str) -> Option<(String, &str)> {
     let target = line.split(' ').nth(4)?;
-    let kind = line.split_once(" - ")?.1.split(' ').next()?;
+    let kind = line.split(' ').skip_while(|word| *word != "-").nth(1)?;
     Some((unescaped(target), kind))
 }
 

@@ -113,7 +113,7 @@ fn write_to_port(name: &str, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     // udev would make links of these names.
     let has_name = |folder: &std::path::Path| {
-        std::fs::read_to_string(folder.join("name")).is_ok_and(|found| found.trim_end() == name)
+        std::fs::read_to_string(folder.join("name")).is_ok_and(|found| found.trim_ascii_end() == name)
     };
     let folders = sys::vm::entries(std::path::Path::new("/sys/class/virtio-ports"));
     let folder = folders.iter().find(|folder| has_name(folder)).ok_or(std::io::ErrorKind::NotFound)?;
