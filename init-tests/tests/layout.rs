@@ -5,6 +5,7 @@ use std::process::Command;
 mod built;
 
 /// Page faults of a program and of what it waited for: the least of some runs, because a stack begins at random.
+#[allow(clippy::zombie_processes, reason = "wait4 takes it, with what it used")]
 fn faults(command: &[&str]) -> i64 {
     let once = || {
         let child = Command::new(command[0]).args(&command[1..]).spawn().unwrap();
