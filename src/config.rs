@@ -30,7 +30,7 @@ pub struct Rules {
     /// Go on until the last descendant has ended, for a main program that daemonizes.
     pub wait_all: bool,
     /// Exit codes that count as success.
-    pub success: [bool; 256],
+    pub success: CodeSet,
     pub restart: Restart,
     /// The main program is stopped after this time; zero: never.
     pub max_runtime: Duration,
@@ -39,6 +39,23 @@ pub struct Rules {
     /// The main program is killed when it has not ended this long after a request to stop; zero: never, because the
     /// engine outside does that.
     pub stop_timeout: Duration,
+}
+
+/// A set of exit codes.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeSet([u64; 4]);
+
+impl CodeSet {
+    /// 0 alone.
+    pub const ZERO: Self = Self([1, 0, 0, 0]);
+
+    pub fn insert(&mut self, code: u8) {
+        self.0[usize::from(code / 64)] |= 1 << (code % 64);
+    }
+
+    pub fn contains(&self, code: u8) -> bool {
+        self.0[usize::from(code / 64)] >> (code % 64) & 1 == 1
+    }
 }
 
 /// The settings.
@@ -99,7 +116,7 @@ impl Default for Rules {
             stop_rest: true,
             last_term: false,
             wait_all: false,
-            success: std::array::from_fn(|code| code == 0),
+            success: CodeSet::ZERO,
             restart: Restart::No,
             max_runtime: Duration::ZERO,
             watchdog: Duration::ZERO,
@@ -139,6 +156,6 @@ impl Rules {
     }
 
     pub fn is_success(&self, code: c_int) -> bool {
-        usize::try_from(code).is_ok_and(|code| self.success.get(code).is_some_and(|good| *good))
+        u8::try_from(code).is_ok_and(|code| self.success.contains(code))
     }
 }

@@ -8,6 +8,10 @@ use crate::sys;
 /// The entry by which sd_listen_fds(3) tells a service that descriptors are meant for it, with room for any pid.
 pub const LISTEN_PID: &CStr = c"LISTEN_PID=0000000000";
 
+/// How an entry begins that tells a service of descriptors.
+#[unsafe(link_section = ".rodata.first")]
+static LISTENS: [u8; 11] = *b"LISTEN_PID=";
+
 /// Entries as execve(2) wants them.
 pub struct Environment {
     /// Ends in NULL; points into the process's own environment and into `_owned`.
@@ -47,6 +51,19 @@ fn raw(first: *const *const c_char) -> impl Iterator<Item = *const c_char> + Clo
         next = unsafe { next.add(1) };
         Some(entry)
     })
+}
+
+/// Whether an entry of the init's own environment begins with this; a NUL at its end stands for the entry's end. Without
+/// measuring the entries, which are kilobytes and looked through at every start.
+pub fn has(beginning: &[u8]) -> bool {
+    // SAFETY: an entry ends in NUL, and is read no further than that: the bytes before were equal.
+    raw(own())
+        .any(|entry| beginning.iter().enumerate().all(|(place, byte)| unsafe { *entry.add(place) as u8 } == *byte))
+}
+
+/// Descriptors were handed to the init, or to who ran it.
+pub fn listens() -> bool {
+    has(&LISTENS)
 }
 
 /// A variable of the init's own environment.

@@ -29,14 +29,14 @@ impl Log {
                 let fd: c_int = number.parse().map_err(|_| format!("--events {target}: fd:NUMBER is wanted"))?;
                 // The service must not hold it open; 0, 1 and 2 are its own too.
                 if fd > 2 {
-                    sys::close_on_exec(fd).map_err(|error| format!("--events {target}: {}", error.desc()))?;
+                    sys::close_on_exec(fd).map_err(|error| format!("--events {target}: {}", sys::reason(error)))?;
                 }
                 fd
             }
             None => {
                 let path = CString::new(target).map_err(|_| "--events: a NUL in the name".to_owned())?;
                 sys::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND)
-                    .map_err(|error| format!("--events {target}: {}", error.desc()))?
+                    .map_err(|error| format!("--events {target}: {}", sys::reason(error)))?
             }
         };
         Ok(Self { fd, json })

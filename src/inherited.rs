@@ -6,9 +6,10 @@ use crate::{signal, sys};
 /// Gives every signal its default disposition.
 pub fn reset_dispositions() {
     // One look at /proc instead of a call for each signal.
-    let ignored = ignored().unwrap_or(signal::ALL);
-    for signal in (1..=signal::HIGHEST).filter(|signal| ignored & signal::bit(*signal) != 0) {
-        sys::set_default(signal);
+    let mut ignored = ignored().unwrap_or(signal::ALL);
+    while ignored != 0 {
+        sys::set_default(ignored.trailing_zeros() as i32 + 1);
+        ignored &= ignored - 1;
     }
 }
 
@@ -17,7 +18,7 @@ pub fn reset_dispositions() {
 fn ignored() -> Option<u64> {
     let fd = sys::open(c"/proc/self/status", libc::O_RDONLY).ok()?;
     // 1.5 kB in practice; what is looked for comes before the long lists of CPUs.
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 1280];
     let read = sys::read(fd, &mut buffer);
     sys::close(fd);
     parse(&buffer[..read.ok()?])
@@ -25,10 +26,24 @@ fn ignored() -> Option<u64> {
 
 /// The mask of ignored signals that a /proc/PID/status says.
 pub fn parse(status: &[u8]) -> Option<u64> {
-    const KEY: &[u8] = b"\nSigIgn:\t";
-    let start = status.windows(KEY.len()).position(|part| part == KEY)? + KEY.len();
-    let digits = status.get(start..start + 16)?;
-    digits.iter().try_fold(0, |mask, digit| Some(mask << 4 | u64::from((*digit as char).to_digit(16)?)))
+    let mut rest = status;
+    let digits = loop {
+        match rest {
+            [b'\n', b'S', b'i', b'g', b'I', b'g', b'n', b':', b'\t', digits @ ..] => break digits,
+            [_, more @ ..] => rest = more,
+            [] => return None,
+        }
+    };
+    let mut mask = 0;
+    for digit in digits.get(..16)? {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        mask = mask << 4 | u64::from(value);
+    }
+    Some(mask)
 }
 
 #[cfg(test)]

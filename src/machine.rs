@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! start ─▶ Running ──main program ended──▶ Stopping (TERM, grace, KILL) ──all gone──▶ exit with its code
-//!            ▲    └──────wait-all────────▶ Waiting ──last one ended──▶ exit
+//!            ▲    └──────wait-all────────▶ Waiting ──last one ended──▶ exit, or Stopping where a restart is due
 //!            └──────── Pausing ◀── another start is due ──┘
 //! ```
 
@@ -246,7 +246,11 @@ impl Machine {
                 self.keep_time(world);
                 None
             }
-            Phase::Waiting => world.has_no_children().then(|| self.exit_code()),
+            Phase::Waiting if world.has_no_children() => {
+                self.decide(world);
+                if self.again.is_some() { self.stop_and_go_on(world) } else { Some(self.exit_code()) }
+            }
+            Phase::Waiting => None,
             Phase::Stopping { deadline, killed } => self.keep_stopping(deadline, killed, world),
             Phase::Pausing { until } if world.now() >= until => self.start(world).err(),
             Phase::Pausing { .. } => None,
@@ -293,24 +297,35 @@ impl Machine {
 
     fn after_main(&mut self, world: &mut impl World) -> Option<c_int> {
         self.delayed = None;
-        let Rules { restart, wait_all, stop_rest, last_term, .. } = self.rules;
-        self.again = if self.stops == 0 && restart != Restart::No {
-            let success = self.rules.is_success(self.code);
-            self.history.next(restart, success, world.now().saturating_sub(self.started))
-        } else {
-            None
-        };
-        if self.again.is_none() && self.stops == 0 && wait_all && !world.has_no_children() {
+        let Rules { wait_all, stop_rest, last_term, .. } = self.rules;
+        // A main program that goes to the background has not ended the run: what it left is the service.
+        if self.stops == 0 && wait_all && !world.has_no_children() {
             world.tell(Note::Waiting);
             self.phase = Phase::Waiting;
             return None;
         }
+        self.decide(world);
         if self.again.is_none() && !stop_rest {
             if last_term {
                 world.last_term();
             }
             return Some(self.exit_code());
         }
+        self.stop_and_go_on(world)
+    }
+
+    /// Whether the run that has ended is followed by another one, and after which pause.
+    fn decide(&mut self, world: &mut impl World) {
+        let restart = self.rules.restart;
+        self.again = if self.stops == 0 && restart != Restart::No {
+            let success = self.rules.is_success(self.code);
+            self.history.next(restart, success, world.now().saturating_sub(self.started))
+        } else {
+            None
+        };
+    }
+
+    fn stop_and_go_on(&mut self, world: &mut impl World) -> Option<c_int> {
         self.stop_rest(world);
         match self.phase {
             Phase::Stopping { deadline, killed } => self.keep_stopping(deadline, killed, world),

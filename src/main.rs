@@ -27,10 +27,10 @@ extern "C" fn main(count: c_int, argv: *mut *const c_char) -> c_int {
     // SAFETY: C's promise for main: `count` strings, then NULL, for as long as the process lives.
     let words = unsafe { std::slice::from_raw_parts(argv, count) };
     #[cfg(feature = "vm")]
-    if options::asks_for_machine(words) || vm::is_machine(environment::entries()) {
+    if options::asks_for_machine(words) || vm::is_machine() {
         machine(words);
     }
-    if let Some(first) = options::plain_command(words, environment::entries()) {
+    if let Some(first) = options::plain_command(words) {
         return supervise(Config::default(), argv, first);
     }
     with_options(words, argv)
@@ -85,5 +85,7 @@ fn with_options(words: &[*const c_char], argv: *mut *const c_char) -> c_int {
 fn supervise(config: Config, argv: *mut *const c_char, first: usize) -> c_int {
     // SAFETY: C's promise for argv; the init's name stands before the command.
     let command = unsafe { Command::new(argv.add(first)) };
-    sys::exit(Supervisor::new(config, command).run())
+    let mut supervisor = Supervisor::new(config, command);
+    // Nothing of it is dropped: the kernel takes all that there is at once.
+    sys::exit(supervisor.run())
 }

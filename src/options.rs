@@ -13,10 +13,13 @@ use crate::config::{Codes, Config, Forward, Rules};
 use crate::events::Log;
 use crate::personality::{self, Peer};
 use crate::policy::Restart;
-use crate::{identity, signal, sys};
+use crate::{environment, identity, signal, sys};
 
 /// The variables that stand for options: INCEPTION_INIT_GRACE=3 for --grace 3.
 const PREFIX: &str = "INCEPTION_INIT_";
+/// The same, where every start finds it (layout.ld).
+#[unsafe(link_section = ".rodata.first")]
+static PREFIX_BYTES: [u8; 15] = *b"INCEPTION_INIT_";
 
 /// What --license says.
 pub const LICENSE: &str = "inception-init: MIT OR Apache-2.0, at your choice\n";
@@ -70,7 +73,8 @@ pub fn supervision(words: &[String]) -> Result<(Config, u8), String> {
         return Ok((Config::default(), 0));
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let options = Options::from_args(&["inception-init"], &words).map_err(|exit| exit.output.trim_end().to_owned())?;
+    let options =
+        Options::from_args(&["inception-init"], &words).map_err(|exit| exit.output.trim_ascii_end().to_owned())?;
     Ok((config(&options)?, options.verbose))
 }
 
@@ -190,7 +194,7 @@ pub enum Request {
 
 /// Whether there is nothing to read: the index of the command where the init was called by its own name, without an
 /// option, and no variable stands for one. This, the usual case, allocates nothing.
-pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item = &'static OsStr>) -> Option<usize> {
+pub fn plain_command(args: &[*const c_char]) -> Option<usize> {
     // SAFETY: main's arguments, which live as long as the process.
     let word = |index: usize| args.get(index).map(|word| unsafe { sys::text(*word) });
     let command = match word(1)?.as_bytes() {
@@ -198,9 +202,7 @@ pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item
         [b'-', _, ..] => return None,
         _ => 1,
     };
-    let usual = command < args.len()
-        && Peer::named(word(0)?).is_none()
-        && !environment.any(|entry| entry.as_bytes().starts_with(PREFIX.as_bytes()));
+    let usual = command < args.len() && Peer::named(word(0)?).is_none() && !environment::has(&PREFIX_BYTES);
     usual.then_some(command)
 }
 
@@ -208,7 +210,7 @@ pub fn plain_command(args: &[*const c_char], mut environment: impl Iterator<Item
 #[cfg(feature = "vm")]
 pub fn asks_for_machine(args: &[*const c_char]) -> bool {
     // SAFETY: main's arguments, which live as long as the process.
-    args.get(1).is_some_and(|word| unsafe { sys::text(*word) } == "--vm")
+    args.get(1).is_some_and(|word| matches!(unsafe { sys::text(*word) }.as_bytes(), b"--vm"))
 }
 
 /// Reads the arguments (the first is the init's own name) and the environment's entries.
@@ -257,7 +259,7 @@ fn read_own(args: &[&'static OsStr], environment: impl Iterator<Item = &'static 
     let options = match Options::from_args(&["inception-init"], &words) {
         Ok(options) => options,
         Err(exit) if exit.status.is_ok() => return Ok(Request::Print(exit.output)),
-        Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_end())),
+        Err(exit) => return Err(format!("{} (--help shows the options)", exit.output.trim_ascii_end())),
     };
     #[cfg(feature = "vm")]
     if options.vm {
@@ -366,7 +368,7 @@ fn config(options: &Options) -> Result<Config, String> {
     }
     for code in options.success.iter().flat_map(|list| list.split(',')) {
         let code: u8 = code.parse().map_err(|_| format!("--success {code}: numbers from 0 to 255 are wanted"))?;
-        rules.success[usize::from(code)] = true;
+        rules.success.insert(code);
     }
     if let Some(text) = &options.restart {
         rules.restart = Restart::parse(text)

@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use crate::config::{Codes, Config, Forward, Rules};
 use crate::options::{self, Request};
@@ -56,10 +55,10 @@ const LICENCE: &str = "inception-init, MIT OR Apache-2.0, standing in for the pr
 impl Peer {
     /// The peer that a program's name stands for.
     pub fn named(name: &OsStr) -> Option<Self> {
-        match Path::new(name).file_name()?.to_str()? {
-            "tini" | "tini-static" | "docker-init" => Some(Self::Tini),
-            "dumb-init" => Some(Self::DumbInit),
-            "catatonit" => Some(Self::Catatonit),
+        match name.as_bytes().rsplit(|byte| *byte == b'/').next()? {
+            b"tini" | b"tini-static" | b"docker-init" => Some(Self::Tini),
+            b"dumb-init" => Some(Self::DumbInit),
+            b"catatonit" => Some(Self::Catatonit),
             _ => None,
         }
     }
@@ -97,7 +96,7 @@ pub fn read(
     let permutes = syntax.permutes && variable("POSIXLY_CORRECT").is_none();
     let words = match getopt(syntax, &args[first..], permutes) {
         Ok(words) => words,
-        Err(message) => return refuse(format!("{message}\n{}", syntax.usage.trim_end())),
+        Err(message) => return refuse(format!("{message}\n{}", syntax.usage.trim_ascii_end())),
     };
     let is_set = |name: &str| variable(name).is_some();
     let mut config = Config {
@@ -141,7 +140,7 @@ pub fn read(
                 None => return refuse(format!("Not a valid option for -p: {value}")),
             },
             (_, 'e') => match value.parse::<u8>() {
-                Ok(code) => config.rules.success[usize::from(code)] = true,
+                Ok(code) => config.rules.success.insert(code),
                 Err(_) => return refuse(format!("Not a valid option for -e: {value}")),
             },
             (_, 'r') => match rewrite(&value) {
@@ -170,7 +169,7 @@ pub fn read(
         return Request::Pause;
     }
     if words.command.is_empty() {
-        return refuse(format!("missing program name\n{}", syntax.usage.trim_end()));
+        return refuse(format!("missing program name\n{}", syntax.usage.trim_ascii_end()));
     }
     let command = words.command.iter().map(|index| index + first).collect();
     Request::Run { config: Box::new(config), command, verbose, remarks: Vec::new() }
@@ -179,7 +178,7 @@ pub fn read(
 /// dumb-init's `-r`, which is sscanf(3)'s `%d:%d`: space before a number and anything after the second are passed over.
 fn rewrite(pair: &str) -> Option<(usize, u8)> {
     fn number(text: &str) -> Option<(i32, &str)> {
-        let text = text.trim_start();
+        let text = text.trim_ascii_start();
         let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
         let rest = digits.trim_start_matches(|letter: char| letter.is_ascii_digit());
         Some((text[..text.len() - rest.len()].parse().ok()?, rest))
@@ -284,7 +283,10 @@ mod tests {
     fn clusters_values_and_permutation() {
         let (config, command, verbose) =
             run(Peer::Tini, &["-vge143", "-p", "SIGUSR1", "sh", "-v", "--", "-c"]).unwrap();
-        assert_eq!((config.forward, config.rules.success[143], config.parent_death), (Forward::Group, true, 10));
+        assert_eq!(
+            (config.forward, config.rules.success.contains(143), config.parent_death),
+            (Forward::Group, true, 10)
+        );
         assert_eq!((command, verbose), (vec![4, 7], 2));
         let (_, command, verbose) = run(Peer::DumbInit, &["-v", "sh", "-v", "--"]).unwrap();
         assert_eq!((command, verbose), (vec![2, 3, 4], 1));

@@ -77,12 +77,20 @@ impl Processes {
     }
 
     /// Makes what the service is told by, and its environment; the init's exit code where that can't be.
-    pub fn open_socket(&mut self) -> Result<(), c_int> {
+    pub fn prepare(&mut self) -> Result<(), c_int> {
+        if self.config.notify || !self.config.variables.is_empty() || environment::listens() {
+            return self.make_environment();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn make_environment(&mut self) -> Result<(), c_int> {
         let mut variables = std::mem::take(&mut self.config.variables);
         let mut without: &[&str] = &[];
         if self.config.notify {
             let socket = Socket::open().map_err(|error| {
-                warning!("can't make a socket for the service's messages: {}", error.desc());
+                warning!("can't make a socket for the service's messages: {}", sys::reason(error));
                 self.config.codes.own
             })?;
             variables.push((b"NOTIFY_SOCKET".to_vec(), socket.name().to_vec()));
@@ -121,7 +129,7 @@ impl Processes {
         if let Some(file) = &self.config.ready_file {
             let result = if ready { sys::make_file(file) } else { sys::remove_file(file) };
             if let Err(error) = result {
-                warning!("--ready-file {}: {}", file.to_string_lossy(), error.desc());
+                warning!("--ready-file {}: {}", file.to_string_lossy(), sys::reason(error));
             }
         }
     }
@@ -176,10 +184,8 @@ impl Processes {
         // Where a shell's job control is about, a service that stopped stops the init too, so that the shell sees it.
         let job = self.has_terminal && self.own_pid != 1 && !self.config.new_session;
         loop {
-            // What is known of it is gone with it.
-            let next = self.config.events.and_then(|_| sys::next_ended());
-            self.about = next.and_then(tree::about);
-            match sys::reap(next.unwrap_or(-1), job) {
+            let next = if self.config.events.is_some() { self.look_at_next() } else { -1 };
+            match sys::reap(next, job) {
                 Ok(Some(changed)) if libc::WIFSTOPPED(changed.status) => {
                     if Some(changed.pid) == self.main {
                         debug!("the main program stopped: so does the init");
@@ -202,22 +208,24 @@ impl Processes {
         }
     }
 
+    /// Who is reaped next (-1: nobody in particular): what is known of it is gone with it.
+    #[cold]
+    fn look_at_next(&mut self) -> c_int {
+        let next = sys::next_ended();
+        self.about = next.and_then(tree::about);
+        next.unwrap_or(-1)
+    }
+
     fn ended(&mut self, changed: Changed) {
         let code = if libc::WIFSIGNALED(changed.status) {
             128 + libc::WTERMSIG(changed.status)
         } else {
             libc::WEXITSTATUS(changed.status)
         };
-        let (name, age) = self.about.take().unwrap_or_default();
         let is_main = Some(changed.pid) == self.main;
-        let fields = [
-            ("pid", Number(changed.pid.into())),
-            ("name", Text(&name)),
-            ("code", Number(code.into())),
-            ("age_ms", Number(age)),
-            ("main", Flag(is_main)),
-        ];
-        self.event("reaped", &fields);
+        if self.config.events.is_some() {
+            self.tell_of_end(changed.pid, code, is_main);
+        }
         if is_main {
             self.end_main(changed.pid, code);
         } else {
@@ -226,6 +234,25 @@ impl Processes {
                 *handed_over = code;
             }
         }
+    }
+
+    #[cold]
+    fn tell_of_start(&self, pid: c_int) {
+        let name = self.command.name().to_string_lossy();
+        self.event("started", &[("pid", Number(pid.into())), ("name", Text(&name))]);
+    }
+
+    #[cold]
+    fn tell_of_end(&mut self, pid: c_int, code: c_int, is_main: bool) {
+        let (name, age) = self.about.take().unwrap_or_default();
+        let fields = [
+            ("pid", Number(pid.into())),
+            ("name", Text(&name)),
+            ("code", Number(code.into())),
+            ("age_ms", Number(age)),
+            ("main", Flag(is_main)),
+        ];
+        self.event("reaped", &fields);
     }
 
     fn end_main(&mut self, pid: c_int, code: c_int) {
@@ -303,11 +330,11 @@ impl Processes {
         let codes = self.config.codes;
         match failure {
             Failure::Fork(error) => {
-                warning!("can't make a process for {name}: {} (limits of processes or memory?)", error.desc());
+                warning!("can't make a process for {name}: {} (limits of processes or memory?)", sys::reason(error));
                 codes.own
             }
             Failure::Prepare(step, error) => {
-                warning!("can't {step} for {name}: {}", error.desc());
+                warning!("can't {step} for {name}: {}", sys::reason(error));
                 codes.own
             }
             Failure::Exec(Errno::ENOENT) => {
@@ -315,7 +342,7 @@ impl Processes {
                 codes.not_found
             }
             Failure::Exec(error) => {
-                warning!("can't run {name}: {}", error.desc());
+                warning!("can't run {name}: {}", sys::reason(error));
                 if error == Errno::EACCES { codes.refused } else { codes.not_run }
             }
         }
@@ -389,7 +416,10 @@ impl World for Processes {
     }
 
     fn is_empty(&mut self, before_restart: bool) -> bool {
-        self.reap();
+        // Who has none gets none but from processes that `docker exec` brought in, whose orphans come to PID 1.
+        if !self.no_children || self.own_pid == 1 {
+            self.reap();
+        }
         // Processes that `docker exec` brought in are nobody's children here.
         self.no_children && !(self.owns_namespace(before_restart) && !self.is_machine() && sys::kill(-1, 0).is_ok())
     }
@@ -421,7 +451,9 @@ impl World for Processes {
         self.no_children = false;
         self.told.clear();
         info!("started {} as {pid}", self.command.name().display());
-        self.event("started", &[("pid", Number(pid.into())), ("name", Text(&self.command.name().to_string_lossy()))]);
+        if self.config.events.is_some() {
+            self.tell_of_start(pid);
+        }
         Ok(())
     }
 
@@ -443,8 +475,9 @@ impl World for Processes {
             }
             Note::Outlived => warning!("some processes outlive SIGKILL: leaving them to the kernel"),
             Note::Pausing { pause, code } => {
-                warning!("the main program ended with {code}: starting it again in {pause:?}");
-                self.event("pausing", &[("pause_ms", Number(pause.as_millis() as i64))]);
+                let pause = pause.as_millis() as i64;
+                warning!("the main program ended with {code}: starting it again in {pause}ms");
+                self.event("pausing", &[("pause_ms", Number(pause))]);
             }
             Note::Overdue(why) => {
                 let (option, says) = match why {

@@ -1,7 +1,6 @@
 //! Diagnostics on stderr that never wait: errors and warnings always, more with --verbose.
 
 use std::ffi::OsStr;
-use std::io::Write;
 
 use crate::{environment, sys};
 
@@ -29,17 +28,20 @@ macro_rules! warning {
     ($($part:tt)*) => { $crate::report::say(format_args!($($part)*)) };
 }
 
+/// What is logged, on stderr. A logger that is ready-made reads filters, colours, and locks: 20 kB of code.
 struct Stderr;
 
-impl Write for Stderr {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        sys::write_or_drop(2, bytes);
-        Ok(bytes.len())
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    fn log(&self, record: &log::Record) {
+        let level = if record.level() == log::Level::Debug { DEBUG } else { INFO };
+        sys::write_or_drop(2, format!("{}inception-init: {}\n", priority(level), record.args()).as_bytes());
     }
+
+    fn flush(&self) {}
 }
 
 /// Shows what the init does: phases and signals, with 2 every process that is reaped.
@@ -49,10 +51,7 @@ pub fn be_verbose(level: u8) {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
-    let target = env_logger::Target::Pipe(Box::new(Stderr));
-    let line = |out: &mut env_logger::fmt::Formatter, record: &log::Record| {
-        let level = if record.level() == log::Level::Debug { DEBUG } else { INFO };
-        writeln!(out, "{}inception-init: {}", priority(level), record.args())
-    };
-    let _ = env_logger::Builder::new().filter_level(filter).target(target).format(line).try_init();
+    // Refused where it is set already, to the same.
+    let _ = log::set_logger(&Stderr);
+    log::set_max_level(filter);
 }

@@ -13,6 +13,8 @@ use crate::sys;
 /// Where programs are looked for when the environment has no PATH.
 pub const DEFAULT_PATH: &CStr = c"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHELL: &CStr = c"/bin/sh";
+/// Bytes between the stack of who makes a process and the new one's.
+const GAP: usize = 1024;
 /// The longest path that exec takes (PATH_MAX).
 const PATH_SIZE: usize = 4096;
 
@@ -86,18 +88,21 @@ struct Shared<'a> {
 
 /// Starts the command; the child's pid.
 pub fn spawn(command: Command, birth: &Birth) -> Result<c_int, Failure> {
-    // Enough for the path that exec is given, beside the frames.
-    let mut stack = MaybeUninit::<[u8; 16 * 1024]>::uninit();
     let mut shared = Shared { command, birth, failure: None };
-    // SAFETY: one past the end of the array; rounded down to what the ABIs want.
-    let top = unsafe { stack.as_mut_ptr().cast::<u8>().add(size_of_val(&stack)) };
-    let top = top.wrapping_sub(top as usize % 16);
+    // The child's stack is what lies below this process's own: nobody else uses that while this process waits, and a
+    // piece set aside would be touched page by page before the call. The gap is for the frame of clone(3).
+    let top = (sys::stack_pointer() - GAP) / 16 * 16;
     // SAFETY: argv has an element before the command and ends in NULL (promise of Command::new).
     let (before, first) = unsafe { (*command.first.sub(1), *command.first) };
     // SAFETY: CLONE_VFORK: this process waits until the child has exec'd or ended, so stack and shared outlive its use
     // of them. The child shares the memory and keeps to what this module's head promises.
     let pid = unsafe {
-        libc::clone(child, top.cast(), libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, (&raw mut shared).cast())
+        libc::clone(
+            child,
+            top as *mut c_void,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut shared).cast(),
+        )
     };
     let error = Errno::last();
     // The child may have put the shell's name there.
@@ -285,7 +290,7 @@ unsafe fn write_pid(room: *mut c_char) {
 
 /// execvp(3) with the fall-back for a script without `#!` that musl leaves out. Returns why it failed.
 fn exec(command: Command, path: *const c_char, environment: *const *const c_char) -> Errno {
-    // SAFETY: NUL-terminated strings all over; `file` never gets more bytes than it has room for.
+    // SAFETY: NUL-terminated strings all over.
     unsafe {
         let name = *command.first;
         if *name == 0 {
@@ -294,6 +299,23 @@ fn exec(command: Command, path: *const c_char, environment: *const *const c_char
         if !libc::strchr(name, c_int::from(b'/')).is_null() {
             return exec_file(command, name, environment);
         }
+        search(command, name, path, environment)
+    }
+}
+
+/// Tries each folder of a PATH. By itself, so that who needs it not needs no stack for it.
+///
+/// # Safety
+/// All are as execve(2) wants them.
+#[inline(never)]
+unsafe fn search(
+    command: Command,
+    name: *const c_char,
+    path: *const c_char,
+    environment: *const *const c_char,
+) -> Errno {
+    // SAFETY: the caller's promise; `file` never gets more bytes than it has room for.
+    unsafe {
         let mut file = MaybeUninit::<[c_char; PATH_SIZE]>::uninit();
         let file = file.as_mut_ptr().cast::<c_char>();
         let length = libc::strlen(name);

@@ -106,12 +106,12 @@ impl Supervisor {
     /// Supervises until there is nothing more to do; the init's exit code.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.run")]
-    pub fn run(mut self) -> c_int {
+    pub fn run(&mut self) -> c_int {
         let config = &self.processes.config;
         if config.parent_death != 0
             && let Err(error) = sys::set_parent_death_signal(config.parent_death)
         {
-            warning!("can't ask for a signal at the parent's end: {}", error.desc());
+            warning!("can't ask for a signal at the parent's end: {}", sys::reason(error));
         }
         if self.processes.own_pid != 1
             && config.subreaper
@@ -119,10 +119,10 @@ impl Supervisor {
         {
             warning!(
                 "can't adopt orphans (PR_SET_CHILD_SUBREAPER: {}): they go to this namespace's PID 1",
-                error.desc()
+                sys::reason(error)
             );
         }
-        if let Err(code) = self.processes.open_socket().and_then(|()| self.machine.start(&mut self.processes)) {
+        if let Err(code) = self.processes.prepare().and_then(|()| self.machine.start(&mut self.processes)) {
             return code;
         }
         self.let_go();
@@ -147,16 +147,20 @@ impl Supervisor {
             return requests.say_started();
         }
         if self.processes.config.rules.restart == crate::policy::Restart::No {
-            let mut kept = [self.processes.config.events.map(Log::fd), self.processes.socket_fd()];
-            kept.sort_unstable();
+            let kept = [self.processes.config.events.map(Log::fd), self.processes.socket_fd()];
+            let (least, most) = (kept[0].min(kept[1]), kept[0].max(kept[1]));
             let mut first = 3;
-            for fd in kept.into_iter().flatten().filter(|fd| *fd >= 3) {
-                // Refused where there is none between, which is as well.
-                if first < fd {
-                    sys::close_range(first, fd as u32 - 1);
+            let mut keep = |fd: Option<c_int>| {
+                if let Some(fd) = fd.filter(|fd| *fd >= 3) {
+                    // Refused where there is none between, which is as well.
+                    if first < fd {
+                        sys::close_range(first, fd as u32 - 1);
+                    }
+                    first = fd + 1;
                 }
-                first = fd + 1;
-            }
+            };
+            keep(least);
+            keep(most);
             sys::close_range(first, u32::MAX);
             let _ = sys::change_folder(c"/");
         }

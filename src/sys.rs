@@ -62,6 +62,23 @@ unsafe fn direct(number: c_long, arguments: [usize; 4]) -> Result<c_long, Errno>
     if result < 0 { Err(Errno::from_raw(-result as i32)) } else { Ok(result as c_long) }
 }
 
+/// Where this function's frame ends: below it the stack is free, but for what a call of it takes.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let place: usize;
+    // SAFETY: reads a register.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("mov {}, rsp", out(reg) place, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov {}, sp", out(reg) place, options(nomem, nostack, preserves_flags));
+    }
+    place
+}
+
 /// Sets the mask of blocked signals (rt_sigprocmask(2)); bit n-1 is signal n.
 pub fn set_mask(mask: u64) -> Result<(), Errno> {
     // SAFETY: reads 8 bytes of a live integer; no old mask is asked for.
@@ -289,12 +306,12 @@ pub fn close_on_exec(fd: c_int) -> Result<(), Errno> {
 /// Clock ticks since boot, as /proc counts a process's start.
 pub fn ticks() -> u64 {
     let mut time = timespec(Duration::ZERO);
-    // SAFETY: writes the struct; then a constant of the C library.
+    // SAFETY: writes the struct; then a number that the kernel has put beside the environment.
     let rate = unsafe {
         libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time);
-        libc::sysconf(libc::_SC_CLK_TCK)
+        libc::getauxval(libc::AT_CLKTCK).max(1)
     };
-    time.tv_sec as u64 * rate as u64 + time.tv_nsec as u64 / (1_000_000_000 / rate as u64)
+    time.tv_sec as u64 * rate + time.tv_nsec as u64 / (1_000_000_000 / rate)
 }
 
 /// Writes what goes without waiting; drops the rest. For diagnostics: a reader that is stuck must not stop the init.
@@ -345,22 +362,23 @@ pub fn let_pages_go() {
         static __executable_start: u8;
         static __init_array_start: u8;
     }
-    // SAFETY: asks the C library for a constant.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    // SAFETY: a number that the kernel has put beside the environment.
+    let page = (unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize).max(4096);
     let here = 0u8;
     // All but the first window in which the kernel maps a file: the init sleeps in it, and would fetch it again.
     const WINDOW: usize = 64 << 10;
     let first = (&raw const __executable_start as usize / WINDOW + 1) * WINDOW;
     let data = &raw const __init_array_start as usize;
     let depth = &raw const here as usize;
-    let ranges = [(first, data / page * page), ((depth - (64 << 10)) / page * page, (depth - 1024) / page * page)];
-    for (start, end) in ranges {
+    let give_back = |start: usize, end: usize| {
         if start < end {
             // SAFETY: read-only pages of the program's file, which the kernel reads again, and stack that no frame uses
             // (this leaf and its red zone are left out). A part that is not mapped is skipped.
             let _ = unsafe { direct(libc::SYS_madvise, [start, end - start, libc::MADV_DONTNEED as usize, 0]) };
         }
-    }
+    };
+    give_back(first, data / page * page);
+    give_back((depth - (64 << 10)) / page * page, (depth - 1024) / page * page);
 }
 
 /// chdir(2).
@@ -405,7 +423,13 @@ pub fn set_foreground(terminal: c_int, group: c_int) -> Result<(), Errno> {
 /// `text` is such a string.
 pub unsafe fn text(text: *const c_char) -> &'static OsStr {
     // SAFETY: the caller's promise.
-    OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes())
+    OsStr::from_bytes(unsafe { std::slice::from_raw_parts(text.cast(), libc::strlen(text)) })
+}
+
+/// What an error means, in the C library's words (strerror(3)): it has them in the program already.
+pub fn reason(error: Errno) -> &'static str {
+    // SAFETY: a C string; those of the errors that there are live as long as the process.
+    unsafe { CStr::from_ptr(libc::strerror(error as c_int)) }.to_str().unwrap_or_default()
 }
 
 /// Ends the process; nothing is to be flushed or dropped.

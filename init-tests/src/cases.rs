@@ -77,6 +77,7 @@ pub const CASES: &[Case] = &[
     ours("KILL after --grace, the exit code kept", grace),
     ours("a second TERM ends the grace", second_term),
     ours("--wait-all waits for a daemon", wait_all),
+    ours("--wait-all with --restart: the next run begins after the last process", wait_all_and_restart),
     ours("--restart on-failure:2 runs three times", restarts),
     ours("leftovers are stopped before a restart", restart_cleans),
     ours("TERM during the back-off ends it", term_in_pause),
@@ -466,6 +467,28 @@ fn wait_all(init: &Init) -> Verdict {
     std::thread::sleep(Duration::from_millis(50));
     running.signal(libc::SIGTERM);
     expect("stopped daemon", running.wait(LIMIT)?, 0)
+}
+
+fn wait_all_and_restart(init: &Init) -> Verdict {
+    // The second run's daemon would be there while the first one's is, and TERM would end that before its time.
+    let script = "echo run; (sleep 0.3; echo gone) & exit 9";
+    let (code, said) = finish(shell(init, &["--wait-all", "--restart", "on-failure:1"], script), Place::Pid1)?;
+    expect("last run", code, 9)?;
+    check(said == "run\ngone\nrun\ngone\n", || format!("{said:?}"))?;
+    let script = "echo run; (sleep 0.3; echo gone) & exit 0";
+    let (code, said) = finish(shell(init, &["--wait-all", "--restart", "on-failure"], script), Place::Pid1)?;
+    expect("a success", code, 0)?;
+    check(said == "run\ngone\n", || format!("{said:?}"))?;
+    let mut running = begin(shell(init, &["--wait-all", "--restart", "always"], script), Place::Pid1)?;
+    for wanted in ["run", "gone", "run"] {
+        let line = running.line()?;
+        check(line.trim() == wanted, || format!("{line:?} instead of {wanted}"))?;
+    }
+    // A request to stop is for what runs now: no run follows.
+    running.signal(libc::SIGTERM);
+    let code = running.wait(LIMIT)?;
+    check(code == 0 || code == 143, || format!("ended with {code}"))?;
+    check(!running.rest().contains("run"), || "it was started again".into())
 }
 
 fn restarts(init: &Init) -> Verdict {

@@ -18,7 +18,7 @@ pub fn set_zone(name: &str) {
     let set = match fs::read(&file) {
         Ok(content) => offset(&content, now as i64)
             .ok_or_else(|| "not a zone's file".to_owned())
-            .and_then(|east| sys::vm::set_zone(-(east / 60)).map_err(|error| error.desc().to_owned())),
+            .and_then(|east| sys::vm::set_zone(-(east / 60)).map_err(|error| sys::reason(error).to_owned())),
         Err(error) => Err(error.to_string()),
     };
     if let Err(message) = set {
@@ -77,12 +77,12 @@ pub fn load_seed(file: &str) {
     let old = fs::read(file).unwrap_or_default();
     let device = match sys::open(c"/dev/urandom", libc::O_RDWR) {
         Ok(device) => device,
-        Err(error) => return warning!("seed {file}: /dev/urandom: {}", error.desc()),
+        Err(error) => return warning!("seed {file}: /dev/urandom: {}", sys::reason(error)),
     };
     let gone = old.is_empty() || (fs::remove_file(file).is_ok() && sync_folder(file));
     if gone && !old.is_empty() {
         if let Err(error) = sys::vm::add_entropy(device, &old) {
-            warning!("seed {file}: {}", error.desc());
+            warning!("seed {file}: {}", sys::reason(error));
         }
     } else {
         sys::print(device, &old);

@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::supervise::Supervisor;
-use crate::{report, sys, warning};
+use crate::{environment, report, sys, warning};
 use service::Service;
 use settings::Settings;
 
@@ -24,6 +24,11 @@ use settings::Settings;
 const FILE: &str = "/etc/inception-init.conf";
 /// What /proc/PID/ns/pid says in the initial pid namespace (PROC_PID_INIT_INO of the kernel).
 const INITIAL: &str = "pid:[4026531836]";
+/// What the kernel gives its init, with the entries' ends.
+#[unsafe(link_section = ".rodata.first")]
+static HOME: [u8; 7] = *b"HOME=/\0";
+#[unsafe(link_section = ".rodata.first")]
+static TERM: [u8; 11] = *b"TERM=linux\0";
 
 /// A failure before the service runs: the exit code that docs/vm.md lists, and what to say.
 struct Failure {
@@ -37,12 +42,9 @@ fn failure(code: c_int) -> impl FnOnce(String) -> Failure {
 
 /// Whether this process is the PID 1 of a machine. In a container that costs a look at the environment: the kernel
 /// gives its init two variables, and only where both are there a system call is spent on the namespace.
-pub fn is_machine(environment: impl Iterator<Item = &'static OsStr>) -> bool {
-    let mut from_kernel = 0;
-    for entry in environment {
-        from_kernel += u32::from(matches!(entry.as_bytes(), b"HOME=/" | b"TERM=linux"));
-    }
-    from_kernel >= 2 && sys::own_pid() == 1 && is_initial_namespace()
+pub fn is_machine() -> bool {
+    let from_kernel = environment::has(&HOME) && environment::has(&TERM);
+    from_kernel && sys::own_pid() == 1 && is_initial_namespace()
 }
 
 #[inline(never)]
@@ -95,7 +97,8 @@ fn supervise(settings: &mut Settings, before: &[Vec<u8>], after: &[Vec<u8>]) -> 
         mounts::make(mount, &mount.target, settings.wait).map_err(failure(123))?;
     }
     if let Some(name) = &settings.hostname {
-        nix::unistd::sethostname(name).map_err(|error| failure(120)(format!("hostname {name}: {}", error.desc())))?;
+        nix::unistd::sethostname(name)
+            .map_err(|error| failure(120)(format!("hostname {name}: {}", sys::reason(error))))?;
     }
     network::configure(settings).and_then(|()| network::write_resolver(settings)).map_err(failure(124))?;
     settings.zone.iter().for_each(|zone| clock::set_zone(zone));
@@ -103,7 +106,8 @@ fn supervise(settings: &mut Settings, before: &[Vec<u8>], after: &[Vec<u8>]) -> 
     service::prepare(settings).map_err(failure(124))?;
     let Service { config, command, verbose } = service::make(settings, after).map_err(failure(120))?;
     report::be_verbose(verbose);
-    Ok(Supervisor::new(config, command).run())
+    let mut supervisor = Supervisor::new(config, command);
+    Ok(supervisor.run())
 }
 
 /// A configuration file: its name and content.

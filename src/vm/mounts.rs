@@ -35,7 +35,7 @@ pub fn make_first() {
     }
     for (target, kind) in [("/proc", "proc"), ("/sys", "sysfs")] {
         if let Err(error) = place(target, kind, plain, "") {
-            warning!("{target}: {}", error.desc());
+            warning!("{target}: {}", sys::reason(error));
         }
     }
     if !is_mount_point("/dev") {
@@ -60,12 +60,12 @@ pub fn make_rest() {
         if let Err(error) = place(target, kind, flags, options)
             && error != Errno::ENODEV
         {
-            warning!("{target}: {}", error.desc());
+            warning!("{target}: {}", sys::reason(error));
         }
     }
     for (target, mode) in [("/run", "mode=0755"), ("/tmp", "mode=1777")] {
         if let Err(error) = place_memory(target, mode) {
-            warning!("{target}: {}", error.desc());
+            warning!("{target}: {}", sys::reason(error));
         }
     }
 }
@@ -99,12 +99,12 @@ fn folders_below(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if let Ok(about) = entry.path().symlink_metadata()
+        for path in sys::vm::entries(&folder) {
+            if let Ok(about) = path.symlink_metadata()
                 && about.is_dir()
             {
-                open.push(entry.path());
-                found.push((entry.path(), about));
+                open.push(path.clone());
+                found.push((path, about));
             }
         }
     }
@@ -203,7 +203,7 @@ fn reason(error: Errno, source: &str) -> &'static str {
         Errno::ENODEV => "the kernel does not know this type of file system (is its module loaded?)",
         Errno::ENOENT if source.starts_with("/dev/") && !Path::new(source).exists() => "there is no such device",
         Errno::ENOENT => "no such folder, and it can't be made",
-        error => error.desc(),
+        error => sys::reason(error),
     }
 }
 
@@ -223,7 +223,7 @@ fn make_target(source: &str, target: &str, is_bind: bool) {
 /// A line of /proc/self/mountinfo (proc(5)): where, and what type.
 pub fn parse_mount(line: &str) -> Option<(String, &str)> {
     let target = line.split(' ').nth(4)?;
-    let kind = line.split_once(" - ")?.1.split(' ').next()?;
+    let kind = line.split(' ').skip_while(|word| *word != "-").nth(1)?;
     Some((unescaped(target), kind))
 }
 
@@ -300,7 +300,7 @@ fn make_read_only(target: &str) {
     for _ in 0..TRIES {
         match mount(NONE, target, NONE, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, NONE) {
             Err(Errno::EBUSY) => std::thread::sleep(PAUSE),
-            Err(error) => return warning!("{target} stays writable: {}", error.desc()),
+            Err(error) => return warning!("{target} stays writable: {}", sys::reason(error)),
             Ok(()) => return,
         }
     }

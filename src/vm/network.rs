@@ -126,16 +126,16 @@ pub fn configure(settings: &Settings) -> Result<(), String> {
     if let Err(error) = sys::vm::bring_up(c"lo")
         && !matches!(error, Errno::EAFNOSUPPORT | Errno::ENODEV)
     {
-        return Err(format!("bring lo up: {}", error.desc()));
+        return Err(format!("bring lo up: {}", sys::reason(error)));
     }
     if settings.addresses.is_empty() && settings.gateways.is_empty() {
         return Ok(());
     }
-    let netlink = Netlink::open().map_err(|error| format!("the kernel has no rtnetlink: {}", error.desc()))?;
+    let netlink = Netlink::open().map_err(|error| format!("the kernel has no rtnetlink: {}", sys::reason(error)))?;
     let mut indices = Vec::new();
     for address in &settings.addresses {
         let Address { interface, address: ip, prefix, is_optional } = address;
-        let failed = |error: Errno| format!("{interface}: {ip}/{prefix}: {}", error.desc());
+        let failed = |error: Errno| format!("{interface}: {ip}/{prefix}: {}", sys::reason(error));
         let limit = if *is_optional { settings.wait.min(OPTIONAL_WAIT) } else { settings.wait };
         let Some(index) = wait_for(interface, limit) else {
             let message = format!("{interface}: there is no such interface (is its driver's module loaded?)");
@@ -165,7 +165,7 @@ pub fn configure(settings: &Settings) -> Result<(), String> {
         };
         netlink
             .ask(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &route_body(index, *gateway))
-            .map_err(|error| format!("gateway {gateway}: {}", error.desc()))?;
+            .map_err(|error| format!("gateway {gateway}: {}", sys::reason(error)))?;
     }
     Ok(())
 }
@@ -199,9 +199,9 @@ pub fn write_resolver(settings: &Settings) -> Result<(), String> {
     }
     // A root that is read-only or full.
     let none: Option<&str> = None;
-    let bound = fs::write(OVER, &text)
-        .map_err(|error| error.to_string())
-        .and_then(|()| mount(Some(OVER), FILE, none, MsFlags::MS_BIND, none).map_err(|error| error.desc().to_owned()));
+    let bound = fs::write(OVER, &text).map_err(|error| error.to_string()).and_then(|()| {
+        mount(Some(OVER), FILE, none, MsFlags::MS_BIND, none).map_err(|error| sys::reason(error).to_owned())
+    });
     bound.map_err(|error| format!("{FILE} can be neither written nor mounted over: {error}"))
 }
 

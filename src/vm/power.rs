@@ -84,13 +84,13 @@ impl Status {
         match self {
             Self::Nowhere => Ok(()),
             Self::DebugExit(port) => {
-                sys::vm::write_port(*port, code as u8).map_err(|error| format!("port {port:#x}: {}", error.desc()))?;
+                sys::vm::write_port(*port, code as u8)
+                    .map_err(|error| format!("port {port:#x}: {}", sys::reason(error)))?;
                 // Where there is such a device the machine is gone by now.
                 Err(format!("port {port:#x}: the machine goes on: it has no isa-debug-exit there"))
             }
-            Self::Vsock(port) => {
-                send_to_host(*port, line.as_bytes()).map_err(|error| format!("vsock port {port}: {}", error.desc()))
-            }
+            Self::Vsock(port) => send_to_host(*port, line.as_bytes())
+                .map_err(|error| format!("vsock port {port}: {}", sys::reason(error))),
             Self::Port(name) => write_to_port(name, line.as_bytes()).map_err(|error| format!("port {name}: {error}")),
         }
     }
@@ -113,10 +113,10 @@ fn write_to_port(name: &str, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     // udev would make links of these names.
     let has_name = |folder: &std::path::Path| {
-        std::fs::read_to_string(folder.join("name")).is_ok_and(|found| found.trim_end() == name)
+        std::fs::read_to_string(folder.join("name")).is_ok_and(|found| found.trim_ascii_end() == name)
     };
-    let mut folders = std::fs::read_dir("/sys/class/virtio-ports")?.flatten().map(|entry| entry.path());
-    let folder = folders.find(|folder| has_name(folder)).ok_or(std::io::ErrorKind::NotFound)?;
+    let folders = sys::vm::entries(std::path::Path::new("/sys/class/virtio-ports"));
+    let folder = folders.iter().find(|folder| has_name(folder)).ok_or(std::io::ErrorKind::NotFound)?;
     let device = std::path::Path::new("/dev").join(folder.file_name().unwrap_or_default());
     // Where nobody listens on the host's side a plain write waits for ever. Closing waits until the host has all.
     std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(device)?.write_all(bytes)
@@ -138,10 +138,13 @@ impl Requests {
         // Refused only without the capability, and then the kernel reboots at once.
         let _ = set_cad_enabled(false);
         let mut keys = Vec::new();
-        for entry in std::fs::read_dir("/dev/input").into_iter().flatten().flatten() {
-            let is_event = entry.file_name().to_string_lossy().starts_with("event");
-            let Ok(path) = CString::new(entry.path().into_os_string().into_encoded_bytes()) else { continue };
-            let Some(fd) = is_event.then(|| sys::open(&path, libc::O_RDONLY).ok()).flatten() else { continue };
+        for path in sys::vm::entries(std::path::Path::new("/dev/input")) {
+            let path = path.into_os_string().into_encoded_bytes();
+            if !path.starts_with(b"/dev/input/event") {
+                continue;
+            }
+            let Ok(path) = CString::new(path) else { continue };
+            let Ok(fd) = sys::open(&path, libc::O_RDONLY) else { continue };
             if sys::vm::has_key(fd, KEY_POWER) && sys::vm::tell_by_signal(fd).is_ok() {
                 keys.push(fd);
             } else {
@@ -229,7 +232,7 @@ pub fn end(code: c_int, status: &Status, end: End) -> ! {
     }) {
         Ok(pid) => {
             if !wait_for_children(Some(pid), UNMOUNT_LIMIT) {
-                warning!("a file system is not written after {UNMOUNT_LIMIT:?}: leaving it");
+                warning!("a file system is not written after {} s: leaving it", UNMOUNT_LIMIT.as_secs());
             }
         }
         Err(_) => mounts::leave_all(),
@@ -274,7 +277,7 @@ fn leave(end: End) -> ! {
         End::Halt => RebootMode::RB_HALT_SYSTEM,
     };
     let Err(error) = reboot(mode);
-    warning!("the kernel does not end the machine: {}", error.desc());
+    warning!("the kernel does not end the machine: {}", sys::reason(error));
     // PID 1 must not end: the kernel would panic.
     loop {
         std::thread::sleep(Duration::from_secs(3600));

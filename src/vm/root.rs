@@ -12,7 +12,7 @@ use nix::unistd::{chdir, chroot};
 
 use super::mounts;
 use super::settings::{Mount, Settings};
-use crate::warning;
+use crate::{sys, warning};
 
 /// Where the new root is mounted before it takes the place of the old one.
 const NEW: &str = "/.new-root";
@@ -35,7 +35,7 @@ pub fn load(path: &str, parameters: &str) -> Result<(), String> {
             Ok(())
         }
         Err(Errno::ENOEXEC) => Err(failed("not a module of this kernel".into())),
-        Err(error) => Err(failed(error.desc().into())),
+        Err(error) => Err(failed(sys::reason(error).into())),
     }
 }
 
@@ -55,7 +55,7 @@ pub fn switch(settings: &Settings, root: &Mount) -> Result<(), String> {
             }
             let layers = format!("lowerdir={LOWER},upperdir={UPPER}/changes,workdir={UPPER}/work");
             mount(Some("overlay"), NEW, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
-                .map_err(|error| format!("overlay over {}: {}", root.source, error.desc()))?;
+                .map_err(|error| format!("overlay over {}: {}", root.source, sys::reason(error)))?;
         }
     }
     for place in ["/dev", "/sys", "/proc"] {
@@ -77,7 +77,7 @@ pub fn switch(settings: &Settings, root: &Mount) -> Result<(), String> {
             }
         }
     }
-    let failed = |step: &str, error: Errno| format!("switch to the new root: {step}: {}", error.desc());
+    let failed = |step: &str, error: Errno| format!("switch to the new root: {step}: {}", sys::reason(error));
     if mounts::is_in_memory("/") {
         empty(Path::new("/"));
     }
@@ -90,8 +90,7 @@ pub fn switch(settings: &Settings, root: &Mount) -> Result<(), String> {
 /// Removes what the initramfs holds, which is memory. Other file systems are left alone.
 fn empty(folder: &Path) {
     let Ok(own) = folder.metadata() else { return };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for path in sys::vm::entries(folder) {
         let Ok(about) = path.symlink_metadata() else { continue };
         if about.dev() != own.dev() {
             continue;

@@ -89,13 +89,13 @@ fn console(settings: &Settings) -> Result<Option<CString>, String> {
         Some(name) => name.to_owned(),
         None => {
             let active = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-            match active.split_whitespace().last() {
+            match active.split_ascii_whitespace().next_back() {
                 Some(name) => name.to_owned(),
                 None => return Ok(None),
             }
         }
     };
-    let path = format!("/dev/{}", name.trim_start_matches("/dev/"));
+    let path = format!("/dev/{}", name.strip_prefix("/dev/").unwrap_or(&name));
     if !std::path::Path::new(&path).exists() && settings.console.is_none() {
         return Ok(None);
     }
@@ -148,7 +148,7 @@ pub fn prepare(settings: &Settings) -> Result<(), String> {
         let command = command(words)?;
         let failed = |reason: &str| format!("setup: {}: {reason}", command.name().display());
         let pid = spawn::spawn(command, &birth).map_err(|failure| match failure {
-            Failure::Fork(error) | Failure::Prepare(_, error) | Failure::Exec(error) => failed(error.desc()),
+            Failure::Fork(error) | Failure::Prepare(_, error) | Failure::Exec(error) => failed(sys::reason(error)),
         })?;
         match wait_for(pid) {
             Some(0) => {}

@@ -213,7 +213,7 @@ impl Settings {
             "module" => {
                 let all = one(value)?;
                 let (path, parameters) = all.split_once(' ').unwrap_or((&all, ""));
-                self.modules.push((path.to_owned(), parameters.trim().to_owned()));
+                self.modules.push((path.to_owned(), parameters.trim_ascii().to_owned()));
             }
             "root" => self.root = Some(source(value)?),
             "overlay" => self.overlay = Some(source(value)?),

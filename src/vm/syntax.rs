@@ -19,7 +19,7 @@ pub fn lines(content: &[u8]) -> impl Iterator<Item = Result<Line<'_>, (usize, &'
         let wanted = (number, "`key = value` is wanted");
         Some(match line.iter().position(|byte| *byte == b'=') {
             Some(end) => match std::str::from_utf8(&line[..end]) {
-                Ok(key) => Ok(Line { number, key: key.trim_end(), value: line[end + 1..].trim_ascii() }),
+                Ok(key) => Ok(Line { number, key: key.trim_ascii_end(), value: line[end + 1..].trim_ascii() }),
                 Err(_) => Err(wanted),
             },
             None => Err(wanted),
