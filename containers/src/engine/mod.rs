@@ -17,11 +17,7 @@ use crate::{
     network::Networks,
     shim,
 };
-use std::{
-    io::ErrorKind,
-    path::Path,
-    sync::Arc,
-};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 /// One engine: everything below one data root and one exec root.
 pub struct Engine {
