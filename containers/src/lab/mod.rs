@@ -26,6 +26,7 @@ pub mod page;
 mod parts;
 mod picture;
 pub mod plain;
+mod plain_network;
 mod processes;
 pub mod recording;
 pub mod serve;

@@ -56,7 +56,7 @@ pub struct Probe {
 pub const HOST: &str = "host";
 
 impl Probe {
-    /// `probe reached web as web:8080`
+    /// `probe reached web at web:8080`
     pub fn words(&self) -> String {
         let verb = if self.reached { "reached" } else { "did not reach" };
         format!("{} {verb} {} at {}", self.from, self.to, self.target)
@@ -67,7 +67,7 @@ impl Container {
     /// Its interfaces in words, one each: `eth0 198.19.0.3/24`.
     pub fn interface_words(&self) -> Vec<String> {
         if self.is_in_host {
-            return vec![format!("all {} interfaces of the host", self.interfaces.len())];
+            return vec![format!("all {} of the host's", self.interfaces.len())];
         }
         let words = |one: &Interface| match &one.address {
             Some(address) => format!("{} {address}", one.name),
@@ -79,8 +79,7 @@ impl Container {
     /// Where its packets go.
     pub fn route_words(&self) -> String {
         match &self.gateway {
-            Some(_) if self.is_in_host => "the host's routes".into(),
-            Some(gateway) => format!("default route: {gateway}"),
+            Some(gateway) => format!("default via {gateway}"),
             None => "no default route".into(),
         }
     }

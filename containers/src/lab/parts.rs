@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// How long the others may take to follow a part that was killed.
+/// How long what outlives a part that was killed is watched.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// What is killed, in this order: the engine's death is the end of all clients.
@@ -68,7 +68,7 @@ fn embedded(stage: &mut Stage) -> Result<()> {
     observe_chain(stage, &cases[0].2);
     for (victim, client, chain) in &mut cases {
         kill(stage, chain, victim, &mut engine)?;
-        stage.watch_until(AFTERMATH, || settled(chain, victim))?;
+        stage.watch_until(patience(victim), || settled(chain, victim))?;
         let alive: Vec<&str> =
             chain.iter().filter(|part| part.name != "client" && part.is_alive()).map(|part| part.name).collect();
         stage.observe(&format!("alive after the {victim} is killed"), alive.join(" "));
@@ -79,7 +79,10 @@ fn embedded(stage: &mut Stage) -> Result<()> {
             let init = chain.iter().find(|part| part.name == "init").map(|init| init.pid);
             stage.observe("a new engine takes it over", runs.is_some() && runs == init);
         }
-        let _ = client.kill();
+        // It ends with its container, and with its engine.
+        if !stage.watch_until(PATIENCE, || !matches!(client.try_wait(), Ok(None)))? {
+            let _ = client.kill();
+        }
         let status = client.wait().doing("wait for the client")?;
         stage.unwatch(client.id() as i32, super::stage::shell_code(status));
     }
@@ -104,8 +107,15 @@ fn kill(stage: &mut Stage, chain: &[Part], victim: &str, engine: &mut Engine) ->
     Ok(())
 }
 
-/// Whether all is as it will be: only then there is nothing to wait for. The client's and the engine's death change nothing,
-/// which takes the whole time to see.
+/// How long the others are watched: to see that the client's and the engine's death change nothing takes the whole time.
+fn patience(victim: &str) -> Duration {
+    match victim {
+        "client" | "engine" => AFTERMATH,
+        _ => PATIENCE,
+    }
+}
+
+/// Whether all has ended that follows the victim.
 fn settled(chain: &[Part], victim: &str) -> bool {
     let ended = |name: &str| chain.iter().filter(|part| part.name == name).all(|part| !part.is_alive());
     match victim {

@@ -18,7 +18,7 @@ pub fn comparison(runs: &[Run]) -> Markup {
         div.scroll tabindex="0" role="region" aria-label="What was measured" {
             table {
                 @if is_tall {
-                    thead { tr { th scope="col" { "measured" } @for run in runs { th scope="col" { (title(&run.alternative)) } } } }
+                    thead { tr { th scope="col" { "measured" } @for run in runs { th scope="col" { (title(&run.name, &run.alternative)) } } } }
                     tbody {
                         @for (name, unit) in &names {
                             tr { th scope="row" { (head(name, *unit)) } @for run in runs { (cell(run, name)) } }
@@ -28,7 +28,7 @@ pub fn comparison(runs: &[Run]) -> Markup {
                     thead { tr { th scope="col" { "under" } @for (name, unit) in &names { th scope="col" { (head(name, *unit)) } } } }
                     tbody {
                         @for run in runs {
-                            tr { th scope="row" { (title(&run.alternative)) } @for (name, _) in &names { (cell(run, name)) } }
+                            tr { th scope="row" { (title(&run.name, &run.alternative)) } @for (name, _) in &names { (cell(run, name)) } }
                         }
                     }
                 }
