@@ -3,7 +3,7 @@
 use super::{
     STYLE, View, axis, id_of,
     lane::{Lane, named},
-    network, patterns, summary, title,
+    layers, network, patterns, summary, title,
 };
 use crate::lab::{lesson::Lesson, recording::Run};
 use maud::{Markup, PreEscaped, html};
@@ -24,6 +24,11 @@ pub fn svg(lessons: &[(&Lesson, Vec<Run>)]) -> String {
             text.heading x=(MARGIN) y=(y + 15.0) { "Lesson " (lesson.number) ": " (lesson.title.replace('`', "")) }
         });
         y += HEADING + 8.0;
+        let runs: Vec<&Run> = runs.iter().collect();
+        if let Some((picture, height)) = layers::picture(&runs, &lesson.name) {
+            parts.push(html! { svg x=(MARGIN) y=(y) width=(WIDTH - 2.0 * MARGIN) height=(height) { (picture) } });
+            y += height + 8.0;
+        }
         for view in &views {
             let id = id_of(&lesson.name, view.alternative);
             let (title, recording) = (title(&lesson.name, view.alternative), view.recording);

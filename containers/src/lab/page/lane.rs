@@ -151,7 +151,8 @@ fn row_picture(lane: &Lane, row: &Row, axis: &Axis, places: &HashMap<i32, f64>) 
         g.process.choosable[can_be_chosen] id=(format!("{}-{}", lane.id, process.pid)) data-pid=(process.pid)
             data-name=(name(process)) role=[can_be_chosen.then_some("button")] tabindex=[can_be_chosen.then_some("0")]
             aria-label=[action] {
-            title { (spoken) }
+            // What can be chosen says so itself.
+            @if !can_be_chosen { title { (spoken) } }
             // The whole row can be hit.
             rect.row x="0" y=(y) width="100%" height=(ROW - 2.0) rx="4" {}
             text.name x=(6.0 + indent) y=(y + TEXT) {

@@ -3,6 +3,7 @@
 mod axis;
 mod drawing;
 mod lane;
+mod layers;
 mod marks;
 mod network;
 mod rows;
@@ -179,17 +180,29 @@ fn id_of(lesson: &str, alternative: &str) -> String {
 /// All lanes of a lesson on one axis.
 pub fn board(lesson: &str, views: &[View], is_live: bool) -> Markup {
     let axis = axis(views);
+    let runs: Vec<&Run> = views.iter().filter_map(|view| view.run).collect();
+    let layers = layers::picture(&runs, lesson);
+    // All that there is of such a run is in that picture.
+    let is_drawn = |view: &View| {
+        let is_empty = view.recording.processes.is_empty() && view.recording.events.is_empty();
+        layers.is_some() && is_empty && view.run.is_some_and(|run| run.outcome == Outcome::Ran)
+    };
     html! {
-        @for view in views {
+        @if let Some((picture, _)) = &layers {
+            article.run aria-labelledby=(format!("{lesson}-layers-heading")) {
+                h3 id=(format!("{lesson}-layers-heading")) { "The image" }
+                (picture)
+            }
+        }
+        @for view in views.iter().filter(|view| !is_drawn(view)) {
             @let (id, title) = (id_of(lesson, view.alternative), title(lesson, view.alternative));
             article.run id=(id) data-alternative=(view.alternative) aria-labelledby=(format!("{id}-title")) {
-                h4 id=(format!("{id}-title")) { (title) (status(view.run)) }
+                h3 id=(format!("{id}-title")) { (title) (status(view.run)) }
                 @if let Some(Outcome::Ran) | None = view.run.map(|run| &run.outcome) {
                     @if !view.command.is_empty() { p.command { code { (clean(view.command)) } } }
                     @let is_live = is_live && view.run.is_none();
-                    @let (title, recording) = (view.alternative, view.recording);
                     @if let Some(map) = view.run.and_then(|run| run.network.as_ref()) { (network::picture(map, &id).0) }
-                    (lane::lane(&Lane { id: &id, title, recording, now: view.now, is_live }, &axis))
+                    (lane::lane(&Lane { id: &id, title, recording: view.recording, now: view.now, is_live }, &axis))
                 }
             }
         }
@@ -199,15 +212,18 @@ pub fn board(lesson: &str, views: &[View], is_live: bool) -> Markup {
 /// What a lesson compares, as people call it.
 fn title<'a>(lesson: &str, compared: &'a str) -> &'a str {
     // Other things than inits may have an init's name: `none` is a network, too.
-    let is_alternative = lesson::find(lesson).is_some_and(|lesson| matches!(lesson.experiment, Experiment::Under(_)));
-    let known = Alternative::named(compared).filter(|_| is_alternative);
+    let known = Alternative::named(compared).filter(|_| is_about_inits(lesson));
     known.map_or(compared, |known| known.title())
+}
+
+fn is_about_inits(lesson: &str) -> bool {
+    lesson::find(lesson).is_some_and(|lesson| matches!(lesson.experiment, Experiment::Under(_)))
 }
 
 /// How a run went, beside its title.
 fn status(run: Option<&Run>) -> Markup {
     let differs = run.is_some_and(|run| !run.observations.iter().all(|observation| observation.agrees));
-    html! { @for words in summary(run) { span.status.differs[differs] { (words) } } }
+    html! { @for words in summary(run) { span.status.differs[differs] { span.unseen { ", " } (words) } } }
 }
 
 /// The same in words. A mark stands where something is not as expected: colour is never the only sign.

@@ -101,7 +101,7 @@ fn choices(lesson: &Lesson) -> Markup {
 
 fn controls(lesson: &Lesson) -> Markup {
     html! {
-        form #controls data-lesson=(lesson.name) {
+        form #controls data-lesson=(lesson.name) aria-label="Run the lesson" {
             @match lesson.experiment {
                 Experiment::Under(_) => (alternatives()),
                 Experiment::With(_) => p { "It compares: " (lesson.columns.join(", ")) "." },
