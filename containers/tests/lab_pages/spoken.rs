@@ -25,7 +25,10 @@ pub fn hear(browser: &Browser) -> Vec<Heard> {
     let by_id: HashMap<&str, &Value> = nodes.iter().map(|node| (node["nodeId"].as_str().unwrap(), node)).collect();
     let (mut heard, mut waiting) = (Vec::new(), vec![&nodes[0]]);
     while let Some(node) = waiting.pop() {
-        if node["ignored"] == false {
+        // Plain text is read, too, but has no part in what is asserted.
+        if node["ignored"] == false
+            && !["StaticText", "InlineTextBox"].iter().any(|role| node["role"]["value"] == *role)
+        {
             heard.push(of(node));
         }
         let children = node["childIds"].as_array().into_iter().flatten().rev();

@@ -197,7 +197,8 @@ pub fn board(lesson: &str, views: &[View], is_live: bool) -> Markup {
         @for view in views.iter().filter(|view| !is_drawn(view)) {
             @let (id, title) = (id_of(lesson, view.alternative), title(lesson, view.alternative));
             article.run id=(id) data-alternative=(view.alternative) aria-labelledby=(format!("{id}-title")) {
-                h3 id=(format!("{id}-title")) { (title) (status(view.run)) }
+                @let spoken = [vec![title.to_owned()], summary(view.run)].concat().join(", ");
+                h3 id=(format!("{id}-title")) aria-label=(spoken) { (title) (status(view.run)) }
                 @if let Some(Outcome::Ran) | None = view.run.map(|run| &run.outcome) {
                     @if !view.command.is_empty() { p.command { code { (clean(view.command)) } } }
                     @let is_live = is_live && view.run.is_none();
@@ -223,7 +224,7 @@ fn is_about_inits(lesson: &str) -> bool {
 /// How a run went, beside its title.
 fn status(run: Option<&Run>) -> Markup {
     let differs = run.is_some_and(|run| !run.observations.iter().all(|observation| observation.agrees));
-    html! { @for words in summary(run) { span.status.differs[differs] { span.unseen { ", " } (words) } } }
+    html! { @for words in summary(run) { span.status.differs[differs] { (words) } } }
 }
 
 /// The same in words. A mark stands where something is not as expected: colour is never the only sign.
