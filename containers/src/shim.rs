@@ -9,9 +9,14 @@ use crate::{
 pub use inception_shim::{Config, Exit, Log, NetworkNamespace, Overlay, Process};
 use inception_shim::{Reply, Request};
 use std::{
+    collections::HashMap,
+    ffi::OsStr,
     fs::{self, File},
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
     process::Stdio,
 };
 use tokio::{
@@ -139,6 +144,18 @@ impl Shim {
         stream.write_all(&line).await.at("write to", &self.config.socket)?;
         Ok(stream)
     }
+}
+
+/// The pids of all shims that run on this machine, by their configuration files.
+pub fn running() -> HashMap<PathBuf, i32> {
+    let config_of = |pid: i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut words = words.split(|byte| *byte == 0);
+        (words.next()? == b"inception-shim").then(|| PathBuf::from(OsStr::from_bytes(words.next().unwrap_or_default())))
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((config_of(pid)?, pid))).collect()
 }
 
 /// The exit file of a shim that has ended.

@@ -15,7 +15,7 @@ use bollard::{
         RemoveContainerOptionsBuilder,
     },
 };
-use futures_util::{StreamExt, TryStreamExt, future::try_join_all};
+use futures_util::{StreamExt, TryStreamExt, future::join_all};
 use std::{future::Future, path::Path, sync::Arc};
 use tokio::runtime::Runtime;
 
@@ -143,18 +143,20 @@ impl Connection {
         self.wait(format!("remove the container {name}"), remove(&self.docker, name))
     }
 
-    /// Removes all containers and all networks that somebody made, side by side.
+    /// Removes all containers, side by side, and then all networks that somebody made. Whatever fails, the rest is removed:
+    /// the first error.
     pub fn remove_all(&self) -> Result<()> {
         let docker = &self.docker;
         let request = async {
             let all = docker.list_containers(Some(ListContainersOptionsBuilder::new().all(true).build())).await?;
             let ids: Vec<String> = all.into_iter().filter_map(|container| container.id).collect();
-            try_join_all(ids.iter().map(|id| remove(docker, id))).await?;
+            let containers = join_all(ids.iter().map(|id| remove(docker, id))).await;
             let networks = docker.list_networks(None).await?.into_iter().filter_map(|network| network.name);
             let made = networks.filter(|name| !["bridge", "host", "none"].contains(&name.as_str()));
-            try_join_all(made.map(|name| async move { docker.remove_network(&name).await })).await
+            let networks = join_all(made.map(|name| async move { docker.remove_network(&name).await })).await;
+            containers.into_iter().chain(networks).collect::<Result<(), _>>()
         };
-        self.wait("remove the lab's containers and networks", request).map(drop)
+        self.wait("remove the lab's containers and networks", request)
     }
 }
 

@@ -198,13 +198,17 @@ impl Drop for Engine {
 }
 
 impl Engine {
+    /// Whatever fails, the rest is done: the first error.
     fn clean_up(&mut self) -> Result<()> {
-        self.connection.remove_all()?;
-        if let Some(mut child) = self.daemon.take() {
-            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).doing("end the lab's engine")?;
-            child.wait().doing("wait for the lab's engine")?;
-        }
-        take_away(&self.folder)
+        let removed = self.connection.remove_all();
+        let ended = self.end_daemon();
+        removed.and(ended).and(take_away(&self.folder))
+    }
+
+    fn end_daemon(&mut self) -> Result<()> {
+        let Some(mut child) = self.daemon.take() else { return Ok(()) };
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).doing("end the lab's engine")?;
+        child.wait().map(drop).doing("wait for the lab's engine")
     }
 }
 

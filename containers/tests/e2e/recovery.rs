@@ -31,6 +31,31 @@ fn pid(engine: &Engine, name: &str) -> i32 {
     engine.docker(&["inspect", "--format", "{{.State.Pid}}", name]).ok().parse().unwrap()
 }
 
+/// A start that the daemon did not live to write down leaves no shim, and no address in use.
+#[test]
+fn of_the_daemon_in_the_middle_of_a_start() {
+    let mut engine = Engine::with_busybox();
+    engine.docker(&["network", "create", "half"]).ok();
+    for name in ["one", "two", "three"] {
+        engine.docker(&["create", "--name", name, "--network", "half", BUSYBOX, "sleep", "1000"]).ok();
+        let mut client = Command::new("docker");
+        let client = client.env("DOCKER_HOST", engine.host()).args(["start", name]).stderr(std::process::Stdio::null());
+        let mut client = client.spawn().unwrap();
+        eventually(20, "a shim", || process_of(&engine, "inception-shim"));
+        engine.end_daemon(Signal::SIGKILL);
+        client.wait().unwrap();
+        engine.start_daemon();
+        let count = processes_of(&engine, "inception-shim").len();
+        match status(&engine, name).starts_with("running ") {
+            true => assert_eq!(count, 1, "it was written down just in time"),
+            false => eventually(20, "the shim's end", || process_of(&engine, "inception-shim").is_none().then_some(())),
+        }
+        engine.docker(&["rm", "--force", name]).ok();
+        assert_eq!(process_of(&engine, "inception-shim"), None);
+    }
+    engine.docker(&["network", "rm", "half"]).ok();
+}
+
 #[test]
 fn of_the_daemon() {
     let mut engine = Engine::with_busybox();

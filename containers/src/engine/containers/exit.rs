@@ -141,8 +141,12 @@ impl Engine {
     /// Takes over what an earlier daemon left: shims that live are adopted, ends that nobody saw are recorded, and after a
     /// reboot the restart policies apply.
     pub(in crate::engine) async fn recover_containers(self: &Arc<Self>) -> Result<()> {
+        let shims = crate::shim::running();
         for container in self.containers.list() {
             let record = container.record().clone();
+            if matches!(record.state.status, Status::Created | Status::Exited | Status::Removing) {
+                self.undo_start(&container, shims.get(&container.folder.join("shim.json")).copied()).await;
+            }
             match record.state.status {
                 Status::Running => self.recover_running(&container, &record.state).await,
                 Status::Restarting => self.restart_later(&container, FIRST_WAIT),
@@ -198,5 +202,21 @@ impl Engine {
             error: Some("the container ended while no daemon ran".into()),
         });
         self.ended(container, exit).await;
+    }
+
+    /// Undoes a start that a daemon did not live to write down: nobody else would end its shim, and give its addresses back.
+    async fn undo_start(&self, container: &Container, shim: Option<i32>) {
+        let config = std::fs::read(container.folder.join("shim.json")).ok();
+        let config = config.and_then(|text| serde_json::from_slice(&text).ok());
+        if let (Some(pid), Some(config)) = (shim, config)
+            && let Some(started) = crate::shim::start_time(pid)
+            && let Some(shim) = Shim::adopt(config, pid, started)
+        {
+            log::info!("container {}: its start was not finished; it is undone", container.id);
+            shim.cleanup().await;
+        }
+        if let Err(error) = self.networks.release(&container.id).await {
+            log::warn!("release the network of {}: {error}", container.id);
+        }
     }
 }
