@@ -163,12 +163,11 @@ fn host_end(number: u32) -> Option<Peer> {
 
 /// The IPv4 address of an interface of the host's, with its prefix length.
 fn host_address(name: &str) -> Option<String> {
-    let found = nix::ifaddrs::getifaddrs().ok()?.filter(|one| one.interface_name == name).find_map(|one| {
+    nix::ifaddrs::getifaddrs().ok()?.filter(|one| one.interface_name == name).find_map(|one| {
         let address = one.address?.as_sockaddr_in()?.ip();
         let mask = one.netmask?.as_sockaddr_in()?.ip();
         Some(format!("{address}/{}", u32::from(mask).count_ones()))
-    });
-    found
+    })
 }
 
 /// Whether a process's network is the lab's own.

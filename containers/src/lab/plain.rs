@@ -124,7 +124,7 @@ fn story(recording: &Recording) -> String {
 }
 
 /// Says how many more there were of the last line.
-fn end_of_alike(lines: &mut Vec<(Kind, String)>, alike: usize) {
+fn end_of_alike(lines: &mut [(Kind, String)], alike: usize) {
     if let Some((_, line)) = lines.last_mut().filter(|_| alike > 0) {
         *line += &format!("              … and {alike} more\n");
     }

@@ -316,6 +316,9 @@ pub fn legend() -> Markup {
                 (mark(html! { line.signal.dropped y1="-9" y2="0" {} path.signal.dropped d="M-6 4H6M-6 .5H6" {} },
                     "signal that the kernel dropped"))
                 (bar("break", Some("url(#break)"), "nothing happens: the time axis is shorter here"))
+                (mark(html! { g.probe.reached { line x1="-9" x2="4" {} path.tip d="M8 0L-1-5V5Z" {} } }, "connection"))
+                (mark(html! { g.probe.missed { line x1="-9" x2="0" {} path.cross d="M-2-4L6 4M-2 4L6-4" {} } },
+                    "no connection"))
             }
             p { "Numbers in a picture stand before its lines below. Pids are those inside; “outside” is the host's." }
         }
