@@ -25,6 +25,9 @@ use tokio::{
     process::Command,
 };
 
+/// The file of a container's or build step's folder that configures its shim, by which the shim is found again.
+pub const FILE: &str = "shim.json";
+
 /// A running shim, spawned by this daemon or adopted from one before it.
 #[derive(Debug)]
 pub struct Shim {
@@ -91,14 +94,13 @@ impl Shim {
         (start_time(pid)? == started).then_some(Shim { pid, started, config, pidfd })
     }
 
-    /// Waits until the process is created; its pid on the host.
-    pub async fn created(&self) -> Result<i32> {
-        self.pid_from(Request::Created).await
-    }
-
-    /// Starts the process; its pid on the host.
+    /// Starts the process, if it is not started already; its pid on the host.
     pub async fn start(&self) -> Result<i32> {
-        self.pid_from(Request::Start).await
+        match self.ask(Request::Start).await? {
+            Reply::Pid(pid) => Ok(pid),
+            Reply::Done => Err(Error::Failed("the shim answered without a pid".into())),
+            Reply::Failed { message, code } => Err(Error::Runtime { message, code }),
+        }
     }
 
     /// A stream of output (and input); connect before `start` to miss nothing.
@@ -122,14 +124,6 @@ impl Shim {
         start_time(self.pid) == Some(self.started)
     }
 
-    async fn pid_from(&self, request: Request) -> Result<i32> {
-        match self.ask(request).await? {
-            Reply::Pid(pid) => Ok(pid),
-            Reply::Done => Err(Error::Failed("the shim answered without a pid".into())),
-            Reply::Failed { message, code } => Err(Error::Runtime { message, code }),
-        }
-    }
-
     async fn ask(&self, request: Request) -> Result<Reply> {
         let mut stream = self.send(request).await?;
         let mut line = Vec::new();
@@ -144,18 +138,6 @@ impl Shim {
         stream.write_all(&line).await.at("write to", &self.config.socket)?;
         Ok(stream)
     }
-}
-
-/// The pids of all shims that run on this machine, by their configuration files.
-pub fn running() -> HashMap<PathBuf, i32> {
-    let config_of = |pid: i32| {
-        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let mut words = words.split(|byte| *byte == 0);
-        (words.next()? == b"inception-shim").then(|| PathBuf::from(OsStr::from_bytes(words.next().unwrap_or_default())))
-    };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((config_of(pid)?, pid))).collect()
 }
 
 /// The exit file of a shim that has ended.
@@ -193,6 +175,31 @@ impl Shim {
             log::warn!("end shim {}: {error}", self.pid);
         }
         delete_container(&self.config).await;
+    }
+}
+
+/// Every shim that runs on this machine, by the file that its configuration is in.
+pub fn running() -> HashMap<PathBuf, i32> {
+    let shim = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let file = line.strip_prefix(b"inception-shim\0")?.strip_suffix(b"\0")?;
+        Some((PathBuf::from(OsStr::from_bytes(file)), pid))
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(shim).collect()
+}
+
+/// Ends what a daemon that was killed left of a shim and its container.
+pub async fn end(config: Config, pid: Option<i32>) -> Result<()> {
+    match pid.and_then(|pid| Shim::adopt(config.clone(), pid, start_time(pid)?)) {
+        Some(shim) => {
+            shim.cleanup().await;
+            shim.wait().await.map(drop)
+        }
+        None => {
+            delete_container(&config).await;
+            Ok(())
+        }
     }
 }
 

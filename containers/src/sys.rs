@@ -1,5 +1,9 @@
 //! The crate's only unsafe code: system calls that nix and std do not wrap.
 
+use nix::{
+    sys::wait::{WaitStatus, waitpid},
+    unistd::Pid,
+};
 use std::{
     ffi::CString,
     io,
@@ -127,6 +131,18 @@ pub fn reap(pid: i32) -> io::Result<Option<i32>> {
         _ if libc::WIFSIGNALED(status) => Ok(Some(128 + libc::WTERMSIG(status))),
         _ => Ok(Some(libc::WEXITSTATUS(status))),
     }
+}
+
+/// Whether this kernel has the x32 system calls (CONFIG_X86_X32_ABI, off in most). A child asks: a filter on this process
+/// may kill who does.
+#[cfg(target_arch = "x86_64")]
+pub fn kernel_has_x32() -> bool {
+    /// asm/unistd.h
+    const X32_SYSCALL_BIT: libc::c_long = 0x4000_0000;
+    // SAFETY: getpid takes no argument and touches no memory.
+    let ask = || i32::from(unsafe { libc::syscall(X32_SYSCALL_BIT | libc::SYS_getpid) } < 0);
+    let Ok((child, _)) = clone_process(0, ask) else { return false };
+    matches!(waitpid(Pid::from_raw(child), None), Ok(WaitStatus::Exited(_, 0)))
 }
 
 /// Gives every signal its default action and empties the mask (signal(7)), as a program that is started expects it.

@@ -42,8 +42,15 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Process {
     /// A container's first process: mount the root file system in a mount namespace of the shim's own, enter the network
-    /// namespace (the container inherits it: its spec names none), `runc create`, and on `Start` `runc start`.
-    Container { bundle: PathBuf, rootfs: Overlay, network: NetworkNamespace, sysctls: BTreeMap<String, String> },
+    /// namespace (the container inherits it: its spec names none), and on `Start` `runc run --detach`. `cgroup` is the
+    /// container's, from the root of a hierarchy on.
+    Container {
+        bundle: PathBuf,
+        rootfs: Overlay,
+        cgroup: PathBuf,
+        network: NetworkNamespace,
+        sysctls: BTreeMap<String, String>,
+    },
     /// A further process in a running container: `runc exec --detach --process FILE`, from within the container's network
     /// namespace, of which the runtime knows nothing.
     Exec { process_file: PathBuf, pid_file: PathBuf, network: NetworkNamespace },
@@ -52,7 +59,7 @@ pub enum Process {
 /// The network namespace that a shim enters and that its process inherits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum NetworkNamespace {
-    /// A fresh one, /proc/SHIM/ns/net to others. `sysctls` (net.*) are set in it: the runtime would refuse to.
+    /// A fresh one with `lo` up, /proc/SHIM/ns/net to others. `sysctls` (net.*) are set in it: the runtime would refuse to.
     Own,
     /// The host's.
     Host,
@@ -99,9 +106,7 @@ pub struct Log {
 /// A request to a shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
-    /// Wait until `runc create` has ended (the container's namespaces exist). Reply::Pid or Reply::Failed.
-    Created,
-    /// Start the created process. Reply::Pid or Reply::Failed.
+    /// Start the process. Reply::Pid or Reply::Failed, also where it was started before.
     Start,
     /// Stream; see the module's text.
     Attach { stdin: bool, stdout: bool, stderr: bool },

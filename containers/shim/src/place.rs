@@ -46,7 +46,10 @@ pub fn prepare(config: &Config) -> Result<(UnixListener, SignalFd)> {
     }
     let (Process::Container { network, .. } | Process::Exec { network, .. }) = &config.process;
     match network {
-        NetworkNamespace::Own => unshare(CloneFlags::CLONE_NEWNET).doing("make a network namespace")?,
+        NetworkNamespace::Own => {
+            unshare(CloneFlags::CLONE_NEWNET).doing("make a network namespace")?;
+            sys::loopback_up().doing("bring up lo")?;
+        }
         NetworkNamespace::Host => {}
         NetworkNamespace::Join(path) => {
             let namespace = File::open(path).at("open", path)?;

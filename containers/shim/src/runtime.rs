@@ -57,12 +57,12 @@ impl<'a> Runtime<'a> {
         command
     }
 
-    /// `create`, or `exec --detach`: both leave a process behind that becomes the shim's child.
-    pub fn make(&self, stdio: Stdio3, console: Option<&PathBuf>) -> std::io::Result<Child> {
+    /// `run --detach`, or `exec --detach`: both leave a process behind that becomes the shim's child.
+    pub fn start(&self, stdio: Stdio3, console: Option<&PathBuf>) -> std::io::Result<Child> {
         let mut command = match &self.config.process {
             Process::Container { bundle, .. } => {
-                let mut command = self.command("create");
-                command.arg("--bundle").arg(bundle);
+                let mut command = self.command("run");
+                command.args(["--detach", "--bundle"]).arg(bundle);
                 command
             }
             Process::Exec { process_file, .. } => {
@@ -77,11 +77,6 @@ impl<'a> Runtime<'a> {
         }
         command.arg(&self.config.container_id);
         command.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr).spawn()
-    }
-
-    /// `start`.
-    pub fn start(&self) -> std::io::Result<Child> {
-        self.command("start").arg(&self.config.container_id).spawn()
     }
 
     /// `delete --force`, waited for.

@@ -1,8 +1,8 @@
 //! One thread, one poll loop: output to the log and to the clients, the clients' requests and input.
 //!
-//! Life: namespaces and root file system, socket, "ready" on stdout → `runc create` → a `Start` request → `runc start`
-//! → the process ends → its output is drained → `runc delete` → the exit file → the end. An exec session has no create:
-//! `Start` runs `runc exec --detach`. In both cases the process becomes the shim's child, because it is a subreaper.
+//! Life: namespaces and root file system, socket, "ready" on stdout → a `Start` request → `runc run --detach` → the
+//! process ends → its output is drained → `runc delete` → the exit file → the end. For an exec session `Start` runs
+//! `runc exec --detach`. In both cases the process becomes the shim's child, because it is a subreaper.
 
 mod life;
 
@@ -13,7 +13,7 @@ use crate::{
     runtime::Runtime,
     sys,
 };
-use inception_shim::{Config, Process, Reply, Request};
+use inception_shim::{Config, Reply, Request};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -33,15 +33,14 @@ use std::{
 /// How long output is waited for after the process's end, where a descendant keeps the pipe open.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// How long an exec session waits to be started: its daemon does so at once, or never.
-const START_WAIT: Duration = Duration::from_secs(30);
+/// How long a shim waits to be told to start: its daemon does so once the network is there, or never.
+const START_WAIT: Duration = Duration::from_secs(60);
 
 /// Where the process stands.
 enum State {
-    /// The runtime makes it; its stdio's other ends are held back until it has them.
-    Making(Child),
-    /// Made, not started. For an exec session: not even made.
-    Made,
+    /// Nobody has asked for its start yet.
+    Unstarted,
+    /// The runtime starts it; its stdio's other ends are held back until it has them.
     Starting(Child),
     Running,
     /// Ended; its last output is awaited until then.
@@ -71,7 +70,7 @@ pub struct Server<'a> {
     console: Option<UnixListener>,
     state: State,
     pid: i32,
-    /// Children that ended while the runtime made the process, and their exit codes: a short command can be over, and
+    /// Children that ended while the runtime started the process, and their exit codes: a short command can be over, and
     /// have come to the shim, before the runtime is.
     early: Vec<(i32, i32)>,
     born: Instant,
@@ -81,14 +80,12 @@ pub struct Server<'a> {
     ours: Ours,
     log: Option<JsonLog>,
     clients: Vec<Client>,
-    waiting_created: Vec<UnixStream>,
     waiting_start: Vec<UnixStream>,
     input: Queue,
     /// Close stdin once `input` is empty.
     input_ended: bool,
     /// A terminal's size that was asked for before there was a terminal.
     size: Option<(u16, u16)>,
-    memory_cgroup: Option<std::path::PathBuf>,
 }
 
 impl<'a> Server<'a> {
@@ -99,7 +96,7 @@ impl<'a> Server<'a> {
             listener,
             children,
             console: None,
-            state: State::Made,
+            state: State::Unstarted,
             pid: 0,
             early: Vec::new(),
             born: Instant::now(),
@@ -108,20 +105,14 @@ impl<'a> Server<'a> {
             ours: Ours::default(),
             log: config.log.clone().map(JsonLog::open),
             clients: Vec::new(),
-            waiting_created: Vec::new(),
             waiting_start: Vec::new(),
             input: Queue::default(),
             input_ended: false,
             size: None,
-            memory_cgroup: None,
         }
     }
 
     pub fn run(mut self) -> Result<()> {
-        let exec = matches!(self.config.process, Process::Exec { .. });
-        if !exec && let Err(error) = self.make() {
-            self.fail_by(error.to_string(), 128);
-        }
         let mut buffer = vec![0; 16 * 1024].into_boxed_slice();
         let mut settled = false;
         while !self.finished() {
@@ -143,7 +134,7 @@ impl<'a> Server<'a> {
     /// Nothing is left to do but to end.
     fn finished(&self) -> bool {
         let State::Ended { until, .. } = self.state else {
-            return self.is_unstarted_session() && self.born.elapsed() > START_WAIT;
+            return matches!(self.state, State::Unstarted) && self.born.elapsed() > START_WAIT;
         };
         let drained = self.ours.output.iter().all(Option::is_none) && self.ours.terminal.is_none();
         let sent = self.clients.iter().all(|client| client.queue.len() == 0);
@@ -153,11 +144,6 @@ impl<'a> Server<'a> {
         }
         // A client that does not read its last output is given ten times as long.
         (drained || now >= until) && (sent || now >= until + 9 * DRAIN)
-    }
-
-    /// An exec session that nobody has started yet.
-    fn is_unstarted_session(&self) -> bool {
-        matches!((&self.config.process, &self.state), (Process::Exec { .. }, State::Made))
     }
 
     /// Waits until something can be done.
@@ -184,7 +170,7 @@ impl<'a> Server<'a> {
         }
         let timeout = match self.state {
             State::Ended { .. } => PollTimeout::from(20_u8),
-            State::Made if self.is_unstarted_session() => PollTimeout::from(1000_u16),
+            State::Unstarted => PollTimeout::from(1000_u16),
             _ => PollTimeout::NONE,
         };
         match poll(&mut fds, timeout) {
@@ -204,7 +190,7 @@ impl<'a> Server<'a> {
     }
 
     fn read_output(&mut self, buffer: &mut [u8]) {
-        if !self.may_read_output() || matches!(self.state, State::Making(_)) {
+        if !self.may_read_output() || matches!(self.state, State::Starting(_)) {
             return;
         }
         for (index, stream) in [(0, 1_u8), (1, 2), (2, 1)] {
@@ -293,15 +279,13 @@ impl<'a> Server<'a> {
                 }
                 return Ok(Some(client));
             }
-            Ok(Request::Created) => match self.state {
-                State::Making(_) => self.waiting_created.push(client.stream),
-                _ => answer(client.stream, &self.standing()),
-            },
             Ok(Request::Start) => match self.state {
-                State::Making(_) => self.waiting_start.push(client.stream),
-                State::Made => {
+                State::Starting(_) => self.waiting_start.push(client.stream),
+                State::Unstarted => {
                     self.waiting_start.push(client.stream);
-                    self.start()?;
+                    if let Err(error) = self.start() {
+                        self.fail_by(error.to_string(), 128);
+                    }
                 }
                 _ => answer(client.stream, &self.standing()),
             },
@@ -337,7 +321,7 @@ impl<'a> Server<'a> {
         {
             self.ours.stdin = None;
             self.input = Queue::default();
-        } else if self.ours.stdin.is_none() && !matches!(self.state, State::Making(_) | State::Made) {
+        } else if self.ours.stdin.is_none() && !matches!(self.state, State::Unstarted | State::Starting(_)) {
             self.input = Queue::default();
         }
     }

@@ -2,7 +2,7 @@
 
 use nix::sys::{
     signal::{SigHandler, Signal},
-    socket::{ControlMessageOwned, MsgFlags, recvmsg},
+    socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socket},
 };
 use std::{
     io,
@@ -50,6 +50,20 @@ pub fn set_window_size(terminal: &impl AsRawFd, rows: u16, columns: u16) -> io::
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel reads one winsize from the pointer, which outlives the call.
     let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Brings the loopback interface of this network namespace up (netdevice(7), SIOCSIFFLAGS).
+pub fn loopback_up() -> io::Result<()> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: a structure of numbers, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads one ifreq from the pointer, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -131,7 +131,7 @@ pub fn run(args: Vec<OsString>) -> Result<u8> {
             return crate::vm::root::serve(Path::new(archive), Path::new(work), &kind).map(|()| 0);
         }
         Some("--version" | "-V" | "version") if args.len() == 2 => {
-            println!("inception version {}", env!("CARGO_PKG_VERSION"));
+            output::print(concat!("inception version ", env!("CARGO_PKG_VERSION"), "\n"))?;
             return Ok(0);
         }
         _ => {}
@@ -204,7 +204,7 @@ fn parse(line: &arguments::Line) -> Result<Option<Inception>> {
     match Inception::from_args(&["inception"], &line.words()) {
         Ok(options) => Ok(Some(options)),
         Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output.trim_end());
+            output::print(&format!("{}\n", exit.output.trim_end()))?;
             Ok(None)
         }
         Err(exit) => {

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 use bollard::Docker;
-use bollard_stubs::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkDisconnectRequest, VolumeCreateRequest};
+use bollard_stubs::models::{
+    Ipam, IpamConfig, LocalNodeState, NetworkCreateRequest, NetworkDisconnectRequest, VolumeCreateRequest,
+};
 use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -42,6 +44,8 @@ async fn network(docker: &Docker, project: &Project, key: &str, network: &Networ
         }
         Ok(_) => return Ok(()),
         Err(error) if !is_status(&error, 404) => return Err(failed(format!("look for the network {name}"))(error)),
+        // A Swarm's workers learn of a network when the first container joins it.
+        Err(_) if network.external && is_in_swarm(docker).await => return Ok(()),
         Err(_) if network.external => {
             return Err(Error::Failed(format!(
                 "the external network {name} is not there: inception network create {name}"
@@ -77,6 +81,12 @@ async fn network(docker: &Docker, project: &Project, key: &str, network: &Networ
     docker.create_network(request).await.map_err(failed(format!("create the network {name}")))?;
     progress.line(&format!("Network {name} Created"));
     Ok(())
+}
+
+/// Whether the engine is a node of a Docker Swarm.
+async fn is_in_swarm(docker: &Docker) -> bool {
+    let state = docker.info().await.ok().and_then(|info| info.swarm?.local_node_state);
+    state == Some(LocalNodeState::ACTIVE)
 }
 
 /// Whether this project made the network from another definition than the file has now.

@@ -45,6 +45,9 @@ pub async fn until(
             .is_some_and(|name| !matches!(name.to_string().as_str(), "no" | ""));
         let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD));
         let running = state.status == Some(ContainerStateStatusEnum::RUNNING);
+        if !running {
+            checks = OwnChecks::default();
+        }
         match condition {
             Condition::Started if running => return Ok("Started"),
             Condition::CompletedSuccessfully if ended && code == 0 => return Ok("Exited"),
@@ -134,7 +137,8 @@ impl OwnChecks {
             Some((kind, command)) if kind == "CMD" => command.to_vec(),
             _ => return Ok(false),
         };
-        let (code, output) = run(docker, id, command).await.map_err(failed(format!("check service {service}")))?;
+        // One that can't be made (the container may just have ended) has failed, too.
+        let (code, output) = run(docker, id, command).await.unwrap_or_else(|error| (None, error.to_string()));
         if code == Some(0) {
             return Ok(true);
         }

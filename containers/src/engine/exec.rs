@@ -133,8 +133,12 @@ impl Engine {
             crate::api::blocking(move || engine.prepare_exec(&session, folder)).await?
         };
         let request = &session.request;
-        let shim =
-            Arc::new(shim::spawn(&self.shim, config, &folder.join(format!("{}.shim", &session.id[..16]))).await?);
+        let spawned = shim::spawn(&self.shim, config, &folder.join(format!("{}.shim", &session.id[..16]))).await;
+        if spawned.is_err() {
+            // It may have ended meanwhile, and its namespace with it.
+            container.running()?;
+        }
+        let shim = Arc::new(spawned?);
         session.state().shim = Some(Arc::clone(&shim));
         let stream = if attach {
             let wants = |asked: Option<bool>| asked.unwrap_or(false);

@@ -35,8 +35,6 @@ pub struct Step<'a> {
 /// What a container's file system needs to mount on: folders, and files.
 const FOLDERS: [&str; 4] = ["dev", "etc", "proc", "sys"];
 const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
-/// The specification of a shim, by which [`sweep`] finds it.
-const SHIM_FILE: &str = "shim.json";
 
 /// Runs a step's command; its exit code. Output goes to `output` as it comes, and waits
 /// where that is full. When `cancelled` is ready the command is
@@ -56,7 +54,7 @@ pub async fn run(
     step.overlay.lower.push(below);
     let host = models::HostConfig::default();
     let config = prepare(engine, &step, &host, &layers, &folder.0)?;
-    let shim = shim::spawn(&engine.shim, config, &folder.0.join(SHIM_FILE)).await?;
+    let shim = shim::spawn(&engine.shim, config, &folder.0.join(shim::FILE)).await?;
     let result = tokio::select! {
         result = drive(engine, &step, &shim, &folder.0, output) => result,
         () = cancelled => Err(Error::Failed("the client is gone: the build is given up".into())),
@@ -85,33 +83,18 @@ pub async fn sweep(config: &Config) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.at("list", &folder)?,
     };
+    let shims = shim::running();
     for entry in entries {
         let folder = entry.at("list", &folder)?.path();
-        let file = folder.join(SHIM_FILE);
+        let file = folder.join(shim::FILE);
         let config = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<shim::Config>(&text).ok());
         if let Some(config) = config {
             log::info!("build step {}: ended, its daemon is gone", config.container_id);
-            match shim_of(&file).and_then(|pid| Shim::adopt(config.clone(), pid, shim::start_time(pid)?)) {
-                Some(shim) => {
-                    shim.cleanup().await;
-                    shim.wait().await?;
-                }
-                None => shim::delete_container(&config).await,
-            }
+            shim::end(config, shims.get(&file).copied()).await?;
         }
         fs::remove_dir_all(&folder).at("remove", &folder)?;
     }
     Ok(())
-}
-
-/// The process whose command line is `inception-shim FILE`.
-fn shim_of(file: &Path) -> Option<i32> {
-    let wanted = format!("inception-shim\0{}\0", file.display());
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(entry.path().join("cmdline")).ok()?;
-        (line == wanted.as_bytes()).then_some(pid)
-    })
 }
 
 /// A step's own folder below the exec root: gone when the step is.
@@ -156,11 +139,11 @@ fn has_own_network(network: &str) -> bool {
     network != "host"
 }
 
-/// The network to join; None: nothing but loopback.
+/// The network to join; None: nothing but loopback, or all that the machine has.
 fn joined_network(network: &str) -> Option<&str> {
     match network {
         "" | "default" | "bridge" => Some("bridge"),
-        "none" => None,
+        "none" | "host" => None,
         other => Some(other),
     }
 }
@@ -226,7 +209,13 @@ fn prepare(
         container_id: step.id.to_owned(),
         runtime: runtime.ok_or_else(|| Error::Failed(format!("the OCI runtime {name} is not there")))?,
         runtime_root: engine.config.exec_root.join("runtime"),
-        process: Process::Container { bundle: folder.into(), rootfs: step.overlay.clone(), network, sysctls },
+        process: Process::Container {
+            bundle: folder.into(),
+            rootfs: step.overlay.clone(),
+            cgroup: spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
+            network,
+            sysctls,
+        },
         tty: false,
         stdin: false,
         stdin_once: false,
@@ -245,10 +234,7 @@ async fn drive(
     folder: &Path,
     output: mpsc::Sender<Vec<u8>>,
 ) -> Result<i32> {
-    // The runtime makes the container while its network is made.
-    let (created, networked) = tokio::join!(shim.created(), join_network(engine, step, shim, folder));
-    created?;
-    networked?;
+    join_network(engine, step, shim, folder).await?;
     let stream = shim.attach(false, true, true).await?;
     shim.start().await?;
     copy_output(stream, output).await?;
@@ -264,10 +250,6 @@ async fn drive(
 }
 
 async fn join_network(engine: &Engine, step: &Step<'_>, shim: &Shim, folder: &Path) -> Result<()> {
-    if !has_own_network(step.network) {
-        return Ok(());
-    }
-    engine.networks.loopback(shim.pid).await?;
     let Some(network) = joined_network(step.network) else { return Ok(()) };
     let hostname = step.id.get(..12).unwrap_or(step.id);
     let joining = Joining {

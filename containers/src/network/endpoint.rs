@@ -39,8 +39,11 @@ pub struct Attachment {
     pub endpoint_id: String,
     pub address: Ipv4Addr,
     pub mac: String,
-    /// The host's end of the veth pair.
+    /// The host's end of the veth pair; empty on a macvlan.
     pub host_interface: String,
+    /// The container's end: `eth0`, …
+    #[serde(default)]
+    pub interface: String,
     /// What it is called on this network; empty where names are not answered.
     pub names: Vec<String>,
 }
@@ -78,10 +81,21 @@ impl Endpoints {
         }
     }
 
-    /// The address that published ports lead to: on the first network with a way to the outside.
+    /// The address that published ports lead to: on the first bridge with a way to the outside. A macvlan is not reached
+    /// from the machine.
     pub fn target(&self, networks: &BTreeMap<String, Network>) -> Option<Ipv4Addr> {
-        let outward = |attachment: &&Attachment| networks.get(&attachment.network_id).is_some_and(|it| !it.internal);
+        let outward = |attachment: &&Attachment| {
+            networks.get(&attachment.network_id).is_some_and(|it| it.bridge().is_some() && !it.internal)
+        };
         self.attachments.iter().find(outward).map(|attachment| attachment.address)
+    }
+
+    /// Where the default route leads: the gateway of the first network that is not internal.
+    pub fn gateway(&self, networks: &BTreeMap<String, Network>) -> Option<Ipv4Addr> {
+        self.attachments.iter().find_map(|attachment| {
+            let network = networks.get(&attachment.network_id).filter(|network| !network.internal)?;
+            Some(network.addressing()?.gateway.addr())
+        })
     }
 
     /// What the helper is told; None where it has nothing to do for this container.

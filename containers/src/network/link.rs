@@ -1,14 +1,17 @@
 //! Interfaces, addresses and routes, by rtnetlink(7).
 
+use super::record::{Bridge, Macvlan, Mode};
 use crate::error::{Context, Error, Result};
 use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, MacVlanMode},
     route::{RouteAddress, RouteAttribute},
 };
 use nix::sched::{CloneFlags, setns};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+};
 use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr},
@@ -106,47 +109,71 @@ pub async fn remove(handle: &Handle, name: &str) -> Result<()> {
     }
 }
 
-/// What a container's end of a veth pair is to be.
+/// What a container is to have of a network.
 #[derive(Debug, Clone)]
-pub struct Port {
-    pub bridge: String,
-    /// The host's end.
-    pub host_interface: String,
-    /// The container's end: `eth0`, …
+pub struct Station {
+    /// `eth0`, …
     pub interface: String,
     pub mac: [u8; 6],
     pub address: Ipv4Net,
     /// Where its default route leads; None for internal networks and all but the first one.
     pub gateway: Option<Ipv4Addr>,
-    pub mtu: Option<u32>,
 }
 
-/// Makes a veth pair between the bridge and the namespace of process `pid`, with address and default route.
-pub async fn attach(handle: &Handle, pid: i32, port: Port) -> Result<()> {
-    let bridge = index(handle, &port.bridge).await?.ok_or_else(|| {
-        Error::Failed(format!("bridge {} is gone: restart the daemon, which makes it again", port.bridge))
+/// Makes a veth pair between a bridge and the namespace of process `pid`.
+pub async fn make_veth(handle: &Handle, bridge: &Bridge, host_end: &str, pid: i32, station: &Station) -> Result<()> {
+    let controller = index(handle, &bridge.interface).await?.ok_or_else(|| {
+        Error::Failed(format!("bridge {} is gone: restart the daemon, which makes it again", bridge.interface))
     })?;
     // The peer is born in the container's namespace, under its final name and MAC address, the host's end in the bridge
     // and up: one message instead of five.
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(port.interface.as_str())
-        .address(port.mac.to_vec())
+        .name(station.interface.as_str())
+        .address(station.mac.to_vec())
         .setns_by_pid(pid.unsigned_abs());
-    let mut host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-        .name(port.host_interface.as_str())
-        .controller(bridge)
-        .up();
-    if let Some(mtu) = port.mtu {
+    let mut host =
+        LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(host_end).controller(controller).up();
+    if let Some(mtu) = bridge.mtu {
         (peer, host) = (peer.mtu(mtu), host.mtu(mtu));
     }
     let pair = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
-    let doing = format!("make the veth pair {} – {}", port.host_interface, port.interface);
-    handle.link().add(pair).execute().await.doing_link(doing)?;
+    let doing = format!("make the veth pair {host_end} – {}", station.interface);
+    handle.link().add(pair).execute().await.doing_link(doing)
+}
+
+/// Makes a macvlan of an interface of the machine, in the namespace of process `pid`.
+pub async fn make_macvlan(handle: &Handle, macvlan: &Macvlan, pid: i32, station: &Station) -> Result<()> {
+    let parent = check_parent(handle, &macvlan.parent).await?;
+    let mode = match macvlan.mode {
+        Mode::Bridge => MacVlanMode::Bridge,
+        Mode::Private => MacVlanMode::Private,
+        Mode::Vepa => MacVlanMode::Vepa,
+        Mode::Passthru => MacVlanMode::Passthrough,
+    };
+    let mut link = LinkMacVlan::new(&station.interface, parent, mode)
+        .address(station.mac.to_vec())
+        .setns_by_pid(pid.unsigned_abs());
+    if let Some(mtu) = macvlan.mtu {
+        link = link.mtu(mtu);
+    }
+    let doing = format!("make {} as a macvlan of {}", station.interface, macvlan.parent);
+    handle.link().add(link.build()).execute().await.doing_link(doing)
+}
+
+/// The number of a macvlan's parent interface.
+pub async fn check_parent(handle: &Handle, parent: &str) -> Result<u32> {
+    let parent_index = index(handle, parent).await?;
+    parent_index
+        .ok_or_else(|| Error::Invalid(format!("parent interface {parent} is not there: ip link lists those that are")))
+}
+
+/// Gives a container's new interface its address and route, and brings it up.
+pub async fn give_addresses(pid: i32, station: Station) -> Result<()> {
     inside(namespace_of(pid), move |handle| async move {
-        let name = &port.interface;
+        let name = &station.interface;
         let own = index(&handle, name).await?;
         let own = own.ok_or_else(|| Error::Failed(format!("interface {name} is not in the container's namespace")))?;
-        let (address, length) = (port.address.addr(), port.address.prefix_len());
+        let (address, length) = (station.address.addr(), station.address.prefix_len());
         handle
             .address()
             .add(own, IpAddr::V4(address), length)
@@ -155,13 +182,18 @@ pub async fn attach(handle: &Handle, pid: i32, port: Port) -> Result<()> {
             .doing_link(format_args!("give {name} the address {address}"))?;
         let up = LinkUnspec::new_with_index(own).up().build();
         handle.link().set(up).execute().await.doing_link(format_args!("bring {name} up"))?;
-        if let Some(gateway) = port.gateway {
+        if let Some(gateway) = station.gateway {
             let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
             handle.route().add(route).execute().await.doing_link(format_args!("route by {gateway}"))?;
         }
         Ok(())
     })
     .await
+}
+
+/// Removes an interface of a container's that has no other end on the machine.
+pub async fn remove_inside(pid: i32, interface: String) -> Result<()> {
+    inside(namespace_of(pid), |handle| async move { remove(&handle, &interface).await }).await
 }
 
 /// Gives a container a default route where it has none, as when the network that had it was left.
@@ -172,16 +204,6 @@ pub async fn ensure_default_route(pid: i32, gateway: Ipv4Addr) -> Result<()> {
             Err(rtnetlink::Error::NetlinkError(message)) if -message.raw_code() == libc::EEXIST => Ok(()),
             other => other.doing_link(format_args!("route by {gateway}")),
         }
-    })
-    .await
-}
-
-/// Brings `lo` up in the namespace of process `pid`.
-pub async fn loopback(pid: i32) -> Result<()> {
-    inside(namespace_of(pid), |handle| async move {
-        // The loopback interface is number 1 of every namespace.
-        let up = LinkUnspec::new_with_index(1).up().build();
-        handle.link().set(up).execute().await.doing_link("bring lo up")
     })
     .await
 }

@@ -4,7 +4,7 @@ use super::{
     Joining, Networks, PublishedPort, addresses,
     endpoint::{self, Attachment, Endpoints},
     link,
-    record::{self, Network},
+    record::{Addressing, Medium, Network},
     resolver::Resolver,
     state::{RECENT, Recent, State},
 };
@@ -21,37 +21,39 @@ use std::{
 };
 
 impl Networks {
-    /// Brings `lo` up in the namespace of a shim; for every container with a namespace of its own.
-    pub async fn loopback(&self, shim: i32) -> Result<()> {
-        link::loopback(shim).await
-    }
-
     /// Joins a container to network `reference`: addresses, route, names. The endpoint as `docker inspect` shows it.
     pub async fn connect(&self, reference: &str, joining: Joining<'_>) -> Result<models::EndpointSettings> {
         let network = self.get_record(reference)?;
-        let Some(bridge) = &network.bridge else {
+        let Some((medium, addressing)) = network.medium.as_ref().zip(network.addressing()) else {
             return Err(Error::Invalid(format!("container cannot be connected to network {}", network.name)));
         };
-        if !network.internal {
+        if let Medium::Bridge(bridge) = medium
+            && !network.internal
+        {
             self.0.check_forwarding(&bridge.interface).await?;
         }
         let settings = joining.settings.clone();
-        let (attachment, gateway, replaced) = self.reserve(&network, bridge, &joining)?;
-        let port = link::Port {
-            bridge: bridge.interface.clone(),
-            host_interface: attachment.host_interface.clone(),
+        let (attachment, gateway, replaced) = self.reserve(&network, addressing, &joining)?;
+        let station = link::Station {
             interface: joining.interface.into(),
             mac: addresses::parse_mac(&attachment.mac)?,
-            address: Ipv4Net::new(attachment.address, bridge.gateway.prefix_len())
+            address: Ipv4Net::new(attachment.address, addressing.gateway.prefix_len())
                 .map_err(|error| Error::Failed(error.to_string()))?,
             gateway,
-            mtu: bridge.mtu,
         };
         let joined = async {
-            if let Some(old) = replaced {
+            // A veth pair that is left of the container's last run.
+            if let Some(old) = replaced.filter(|old| !old.is_empty()) {
                 link::wait_until_gone(&self.0.handle, &old).await?;
             }
-            link::attach(&self.0.handle, joining.shim, port).await?;
+            let (handle, shim) = (&self.0.handle, joining.shim);
+            match medium {
+                Medium::Bridge(bridge) => {
+                    link::make_veth(handle, bridge, &attachment.host_interface, shim, &station).await?;
+                }
+                Medium::Macvlan(macvlan) => link::make_macvlan(handle, macvlan, shim, &station).await?,
+            }
+            link::give_addresses(shim, station).await?;
             self.0.tell_helper(joining.container_id).await.map(drop)
         };
         if let Err(error) = joined.await {
@@ -63,9 +65,9 @@ impl Networks {
         Ok(models::EndpointSettings {
             network_id: Some(network.id.clone()),
             endpoint_id: Some(attachment.endpoint_id),
-            gateway: Some(if network.internal { String::new() } else { bridge.gateway.addr().to_string() }),
+            gateway: Some(if network.internal { String::new() } else { addressing.gateway.addr().to_string() }),
             ip_address: Some(attachment.address.to_string()),
-            ip_prefix_len: Some(i64::from(bridge.gateway.prefix_len())),
+            ip_prefix_len: Some(i64::from(addressing.gateway.prefix_len())),
             mac_address: Some(attachment.mac),
             dns_names: (!attachment.names.is_empty()).then_some(attachment.names),
             ..settings
@@ -77,7 +79,7 @@ impl Networks {
     fn reserve(
         &self,
         network: &Network,
-        bridge: &record::Bridge,
+        addressing: &Addressing,
         joining: &Joining<'_>,
     ) -> Result<(Attachment, Option<Ipv4Addr>, Option<String>)> {
         let id = joining.container_id;
@@ -102,9 +104,9 @@ impl Networks {
                 "a fixed address and aliases are for user-defined networks: docker network create NAME".into(),
             ));
         }
-        let mut taken = bridge.own_addresses();
+        let mut taken = addressing.own_addresses();
         taken.extend(state.containers_of(&network.id).map(|(_, attachment)| attachment.address));
-        let (subnet, range) = (bridge.subnet(), bridge.range.unwrap_or(bridge.subnet()));
+        let (subnet, range) = (addressing.subnet(), addressing.range.unwrap_or(addressing.subnet()));
         let before = state.recent.iter().rposition(|it| it.container_id == id && it.network_id == network.id);
         let before = before.and_then(|at| state.recent.remove(at));
         let address = match (fixed, &before) {
@@ -136,7 +138,8 @@ impl Networks {
         let named = resolver.is_named(!network.is_predefined());
         let attachment = Attachment {
             network_id: network.id.clone(),
-            host_interface: format!("veth{}", &endpoint_id[..10]),
+            host_interface: network.bridge().map(|_| format!("veth{}", &endpoint_id[..10])).unwrap_or_default(),
+            interface: joining.interface.into(),
             endpoint_id,
             address,
             mac: addresses::show_mac(mac),
@@ -155,7 +158,7 @@ impl Networks {
             attachments: Vec::new(),
             ports: Vec::new(),
         };
-        let has_way_out = state.endpoints.get(id).is_some_and(|it| it.target(&state.networks).is_some());
+        let has_way_out = state.endpoints.get(id).is_some_and(|it| it.gateway(&state.networks).is_some());
         let outward = !network.internal && !has_way_out;
         let endpoints = state.endpoints.entry(id.into()).or_insert_with(new);
         endpoints.named |= named;
@@ -171,7 +174,7 @@ impl Networks {
             host_interface: attachment.host_interface.clone(),
         });
         let replaced = before.filter(|before| before.address == address).map(|before| before.host_interface);
-        Ok((attachment, outward.then(|| bridge.gateway.addr()), replaced))
+        Ok((attachment, outward.then(|| addressing.gateway.addr()), replaced))
     }
 
     /// Takes a running container out of one network; its address is free again. What is left of its way to the outside
@@ -188,11 +191,7 @@ impl Networks {
         let next = {
             let state = self.state();
             let endpoints = state.endpoints.get(container_id);
-            let gateway = |attachment: &Attachment| {
-                let network = state.networks.get(&attachment.network_id).filter(|network| !network.internal)?;
-                network.bridge.as_ref().map(|bridge| bridge.gateway.addr())
-            };
-            endpoints.and_then(|it| Some((it.pid, it.attachments.iter().find_map(gateway)?)))
+            endpoints.and_then(|it| Some((it.pid, it.gateway(&state.networks)?)))
         };
         match next {
             Some((pid, gateway)) => link::ensure_default_route(pid, gateway).await,
@@ -201,16 +200,18 @@ impl Networks {
     }
 
     async fn leave(&self, network_id: &str, container_id: &str) -> Result<()> {
-        let interface = {
+        let gone = {
             let mut state = self.state();
             let Some(endpoints) = state.endpoints.get_mut(container_id) else { return Ok(()) };
             let at = endpoints.attachments.iter().position(|attachment| attachment.network_id == network_id);
             let gone = at.map(|at| endpoints.attachments.remove(at));
             endpoints.write(&self.0.endpoints_folder)?;
-            gone.map(|attachment| attachment.host_interface)
+            gone.map(|attachment| (attachment, endpoints.pid))
         };
-        if let Some(interface) = interface {
-            link::remove(&self.0.handle, &interface).await?;
+        match gone {
+            Some((it, pid)) if it.host_interface.is_empty() => link::remove_inside(pid, it.interface).await?,
+            Some((it, _)) => link::remove(&self.0.handle, &it.host_interface).await?,
+            None => {}
         }
         self.0.tell_helper(container_id).await.map(drop)?;
         self.0.write_firewall().await

@@ -2,8 +2,8 @@
 //!
 //! State: `DATA_ROOT/network/ID.json`, one file a network, and `EXEC_ROOT/network/CONTAINER.json`, one file a running
 //! container. The network helper (`inception network-helper`, one for each engine) answers names on 127.0.0.11 inside
-//! each container's namespace and proxies published ports; it outlives the daemon. The kernel does the rest: bridges and
-//! veth pairs (`link`), NAT and isolation (`firewall`).
+//! each container's namespace and proxies published ports; it outlives the daemon. The kernel does the rest: bridges, veth
+//! pairs and macvlans (`link`), NAT and isolation (`firewall`).
 
 mod addresses;
 mod endpoint;
@@ -25,7 +25,7 @@ use crate::{
 use bollard_stubs::models;
 use endpoint::Endpoints;
 use ipnet::Ipv4Net;
-use record::Network;
+use record::{Medium, Network};
 use state::{Inner, State, read_networks};
 use std::{
     fs::{self},
@@ -96,7 +96,8 @@ impl Networks {
         }));
         tokio::spawn(Inner::watch_helper(Arc::clone(&networks.0)));
         networks.make_predefined(config).await?;
-        let bridges: Vec<_> = networks.state().networks.values().filter_map(|network| network.bridge.clone()).collect();
+        let bridges: Vec<_> =
+            networks.state().networks.values().filter_map(|network| network.bridge().cloned()).collect();
         for bridge in bridges {
             networks.0.set_up(&bridge).await?;
         }
@@ -111,18 +112,18 @@ impl Networks {
         let has = |name: &str| self.state().networks.values().any(|network| network.name == name);
         for (name, driver) in [("host", "host"), ("none", "null")] {
             if !has(name) {
-                self.keep(Network::without_bridge(name, driver)?)?;
+                self.keep(Network::without_medium(name, driver)?)?;
             }
         }
         let existing = self.get_record("bridge").ok();
-        let current = existing.as_ref().and_then(|network| network.bridge.as_ref()).map(|bridge| bridge.gateway);
+        let current = existing.as_ref().and_then(Network::addressing).map(|addressing| addressing.gateway);
         let wanted = match (current, config.bip) {
             (Some(_), None) => return Ok(()),
             (Some(current), Some(bip)) if current == bip => return Ok(()),
             (_, Some(bip)) => bip,
             (None, None) => {
                 let _turn = self.0.turn().await?;
-                let subnet = addresses::free_subnet(&config.default_address_pools, &self.0.taken().await?)?;
+                let subnet = addresses::free_subnet(&config.default_address_pools, &self.0.taken().await?.routes)?;
                 let first = subnet.hosts().next().unwrap_or(subnet.network());
                 Ipv4Net::new(first, subnet.prefix_len()).map_err(|error| Error::Failed(error.to_string()))?
             }
@@ -139,8 +140,8 @@ impl Networks {
                     )));
                 }
                 link::remove(&self.0.handle, &interface).await?;
-                if let Some(bridge) = &mut network.bridge {
-                    bridge.gateway = wanted;
+                if let Some(Medium::Bridge(bridge)) = &mut network.medium {
+                    bridge.addressing.gateway = wanted;
                 }
                 self.keep(network)
             }
@@ -167,11 +168,15 @@ impl Networks {
         }
         let network = Network::from_request(request, &self.0.pools, &self.0.taken().await?)?;
         let id = network.id.clone();
-        let bridge = network.bridge.clone();
+        let medium = network.medium.clone();
         self.keep(network)?;
         let made = async {
-            if let Some(bridge) = &bridge {
-                self.0.set_up(bridge).await?;
+            match &medium {
+                Some(Medium::Bridge(bridge)) => self.0.set_up(bridge).await?,
+                Some(Medium::Macvlan(macvlan)) => {
+                    link::check_parent(&self.0.handle, &macvlan.parent).await.map(drop)?
+                }
+                None => {}
             }
             self.0.write_firewall().await
         };
@@ -223,8 +228,8 @@ impl Networks {
     async fn forget(&self, id: &str) -> Result<()> {
         let path = self.0.folder.join(format!("{id}.json"));
         fs::remove_file(&path).at("remove", &path)?;
-        let bridge = self.state().networks.remove(id).and_then(|network| network.bridge);
-        if let Some(bridge) = bridge {
+        let network = self.state().networks.remove(id);
+        if let Some(Medium::Bridge(bridge)) = network.and_then(|network| network.medium) {
             self.state().blocked.remove(&bridge.interface);
             link::remove(&self.0.handle, &bridge.interface).await?;
             firewall::dismiss(&self.0.instance, &bridge.interface).await?;
@@ -237,7 +242,7 @@ impl Networks {
         let handle = link::connect()?;
         let instance = config.instance();
         for network in read_networks(&config.data_root.join("network"))?.into_values() {
-            if let Some(bridge) = network.bridge {
+            if let Some(bridge) = network.bridge() {
                 link::remove(&handle, &bridge.interface).await?;
                 firewall::dismiss(&instance, &bridge.interface).await?;
             }

@@ -23,33 +23,74 @@ pub struct Network {
     pub id: String,
     pub name: String,
     pub created: DateTime<Utc>,
-    /// "bridge", "host" or "null", as Docker names the drivers.
+    /// "bridge", "macvlan", "host" or "null", as Docker names the drivers.
     pub driver: String,
     pub internal: bool,
     pub attachable: bool,
     pub labels: HashMap<String, String>,
     pub options: HashMap<String, String>,
     /// None for `host` and `none`.
-    pub bridge: Option<Bridge>,
+    #[serde(alias = "bridge")]
+    pub medium: Option<Medium>,
 }
 
-/// The bridge of a network and its addresses.
+/// What connects a network's containers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Medium {
+    Macvlan(Macvlan),
+    Bridge(Bridge),
+}
+
+/// A bridge of the network's own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bridge {
     pub interface: String,
-    /// The bridge's own address, with the subnet's prefix length.
+    /// Its gateway is the bridge's own address.
+    #[serde(flatten)]
+    pub addressing: Addressing,
+    pub masquerade: bool,
+    pub mtu: Option<u32>,
+}
+
+/// An interface of the machine, on whose network each container is a station of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Macvlan {
+    pub parent: String,
+    pub mode: Mode,
+    /// Its gateway is a router that is there already.
+    #[serde(flatten)]
+    pub addressing: Addressing,
+    pub mtu: Option<u32>,
+}
+
+/// Who of a macvlan's stations reaches whom (ip-link(8)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Bridge,
+    Private,
+    Vepa,
+    Passthru,
+}
+
+/// The addresses of a network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Addressing {
+    /// With the subnet's prefix length.
     pub gateway: Ipv4Net,
     /// Where addresses come from; the subnet where None.
     pub range: Option<Ipv4Net>,
     /// Addresses that are never given out (`--aux-address`), by name.
     pub reserved: HashMap<String, Ipv4Addr>,
-    pub masquerade: bool,
-    pub mtu: Option<u32>,
 }
 
 const OPTION_NAME: &str = "com.docker.network.bridge.name";
 const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const OPTION_MTU: &str = "com.docker.network.driver.mtu";
+const OPTION_PARENT: &str = "parent";
+const OPTION_MODE: &str = "macvlan_mode";
 
 /// The three networks that are there from the first start.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
@@ -64,8 +105,22 @@ impl Network {
         is_predefined(&self.name)
     }
 
-    /// One without a bridge: `host` or `none`.
-    pub fn without_bridge(name: &str, driver: &str) -> Result<Network> {
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match &self.medium {
+            Some(Medium::Bridge(bridge)) => Some(bridge),
+            _ => None,
+        }
+    }
+
+    pub fn addressing(&self) -> Option<&Addressing> {
+        self.medium.as_ref().map(|medium| match medium {
+            Medium::Bridge(bridge) => &bridge.addressing,
+            Medium::Macvlan(macvlan) => &macvlan.addressing,
+        })
+    }
+
+    /// One that connects nothing: `host` or `none`.
+    pub fn without_medium(name: &str, driver: &str) -> Result<Network> {
         Ok(Network {
             id: random_id()?,
             name: name.into(),
@@ -75,34 +130,37 @@ impl Network {
             attachable: false,
             labels: HashMap::new(),
             options: HashMap::new(),
-            bridge: None,
+            medium: None,
         })
     }
 
     /// The default bridge.
     pub fn default_bridge(interface: String, gateway: Ipv4Net) -> Result<Network> {
         let options = HashMap::from([("com.docker.network.bridge.default_bridge".into(), "true".into())]);
-        let bridge = Bridge { interface, gateway, range: None, reserved: HashMap::new(), masquerade: true, mtu: None };
-        let plain = Network::without_bridge("bridge", "bridge")?;
-        Ok(Network { options, bridge: Some(bridge), ..plain })
+        let addressing = Addressing { gateway, range: None, reserved: HashMap::new() };
+        let bridge = Bridge { interface, addressing, masquerade: true, mtu: None };
+        let plain = Network::without_medium("bridge", "bridge")?;
+        Ok(Network { options, medium: Some(Medium::Bridge(bridge)), ..plain })
     }
 
-    /// What a request asks for. `taken`: subnets in use on the machine. `pools`: where a subnet is cut from when the
-    /// request names none.
+    /// What a request asks for. `pools`: where a subnet is cut from when the request names none.
     pub fn from_request(
         request: models::NetworkCreateRequest,
         pools: &[(Ipv4Net, u8)],
-        taken: &[Ipv4Net],
+        taken: &Taken,
     ) -> Result<Network> {
         check_name(&request.name)?;
         let driver = request.driver.filter(|driver| !driver.is_empty()).unwrap_or_else(|| "bridge".into());
         match driver.as_str() {
-            "bridge" => {}
+            "bridge" | "macvlan" => {}
             "host" | "null" => {
                 return Err(Error::Invalid(format!("only one instance of \"{driver}\" network is allowed")));
             }
-            "macvlan" | "ipvlan" | "overlay" => {
-                return Err(Error::NotImplemented(format!("networks of driver {driver}")));
+            "ipvlan" => return Err(Error::NotImplemented("networks of driver ipvlan".into())),
+            "overlay" => {
+                return Err(Error::NotImplemented(
+                    "networks of driver overlay: they connect machines, which Docker Swarm does".into(),
+                ));
             }
             _ => return Err(Error::not_found("network driver", driver)),
         }
@@ -122,31 +180,27 @@ impl Network {
         }
         let id = random_id()?;
         let options = request.options.unwrap_or_default();
-        let mut bridge = addresses_of(request.ipam.unwrap_or_default(), pools, taken)?;
-        bridge.interface = format!("inc-{}", &id[..10]);
-        for (name, value) in &options {
-            match name.as_str() {
-                OPTION_NAME => bridge.interface = interface_name(value)?,
-                OPTION_MASQUERADE => {
-                    bridge.masquerade = value.parse().map_err(|_| bad_option(name, value, "true or false"))?;
-                }
-                OPTION_MTU => {
-                    let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
-                    bridge.mtu = Some(mtu.ok_or_else(|| bad_option(name, value, "a number from 68 to 65535"))?);
-                }
-                _ => return Err(Error::NotImplemented(format!("network option {name}"))),
+        let ipam = request.ipam.unwrap_or_default();
+        let internal = request.internal.unwrap_or(false);
+        let medium = match driver.as_str() {
+            "macvlan" if internal => return Err(Error::NotImplemented("macvlan networks that are internal".into())),
+            // The machine itself has a route to where its parent interface leads.
+            "macvlan" => Medium::macvlan(addresses_of(ipam, pools, &taken.networks)?, &options)?,
+            _ => {
+                let everywhere = [&taken.routes[..], &taken.networks[..]].concat();
+                Medium::bridge(format!("inc-{}", &id[..10]), addresses_of(ipam, pools, &everywhere)?, &options)?
             }
-        }
+        };
         Ok(Network {
             id,
             name: request.name,
             created: Utc::now(),
             driver,
-            internal: request.internal.unwrap_or(false),
+            internal,
             attachable: request.attachable.unwrap_or(false),
             labels: request.labels.unwrap_or_default(),
             options,
-            bridge: Some(bridge),
+            medium: Some(medium),
         })
     }
 
@@ -163,12 +217,13 @@ impl Network {
 
     /// As the API shows it, without its containers.
     pub fn model(&self) -> models::NetworkInspect {
-        let config = self.bridge.as_ref().map(|bridge| models::IpamConfig {
-            subnet: Some(bridge.subnet().to_string()),
-            ip_range: bridge.range.map(|range| range.to_string()),
-            gateway: Some(bridge.gateway.addr().to_string()),
-            auxiliary_addresses: (!bridge.reserved.is_empty())
-                .then(|| bridge.reserved.iter().map(|(name, address)| (name.clone(), address.to_string())).collect()),
+        let config = self.addressing().map(|addressing| models::IpamConfig {
+            subnet: Some(addressing.subnet().to_string()),
+            ip_range: addressing.range.map(|range| range.to_string()),
+            gateway: Some(addressing.gateway.addr().to_string()),
+            auxiliary_addresses: (!addressing.reserved.is_empty()).then(|| {
+                addressing.reserved.iter().map(|(name, address)| (name.clone(), address.to_string())).collect()
+            }),
         });
         models::NetworkInspect {
             name: Some(self.name.clone()),
@@ -196,7 +251,52 @@ impl Network {
     }
 }
 
-impl Bridge {
+impl Medium {
+    fn bridge(interface: String, addressing: Addressing, options: &HashMap<String, String>) -> Result<Medium> {
+        let mut bridge = Bridge { interface, addressing, masquerade: true, mtu: None };
+        for (name, value) in options {
+            match name.as_str() {
+                OPTION_NAME => bridge.interface = interface_name(name, value)?,
+                OPTION_MASQUERADE => {
+                    bridge.masquerade = value.parse().map_err(|_| bad_option(name, value, "true or false"))?;
+                }
+                OPTION_MTU => bridge.mtu = Some(mtu(value)?),
+                _ => return Err(Error::NotImplemented(format!("network option {name}"))),
+            }
+        }
+        Ok(Medium::Bridge(bridge))
+    }
+
+    fn macvlan(addressing: Addressing, options: &HashMap<String, String>) -> Result<Medium> {
+        let mut macvlan = Macvlan { parent: String::new(), mode: Mode::default(), addressing, mtu: None };
+        for (name, value) in options {
+            match name.as_str() {
+                OPTION_PARENT => macvlan.parent = interface_name(name, value)?,
+                OPTION_MODE => {
+                    let mode = serde_json::from_value(value.as_str().into());
+                    macvlan.mode = mode.map_err(|_| bad_option(name, value, "bridge, private, vepa or passthru"))?;
+                }
+                OPTION_MTU => macvlan.mtu = Some(mtu(value)?),
+                _ => return Err(Error::NotImplemented(format!("network option {name}"))),
+            }
+        }
+        match macvlan.parent.is_empty() {
+            true => Err(Error::NotImplemented(
+                "a macvlan network without a parent interface: name one of the machine's (-o parent=eth0)".into(),
+            )),
+            false => Ok(Medium::Macvlan(macvlan)),
+        }
+    }
+}
+
+/// Subnets that are in use: by the machine's routes, and by this engine's networks.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub routes: Vec<Ipv4Net>,
+    pub networks: Vec<Ipv4Net>,
+}
+
+impl Addressing {
     pub fn subnet(&self) -> Ipv4Net {
         self.gateway.trunc()
     }
@@ -208,7 +308,7 @@ impl Bridge {
 }
 
 /// The subnet, range, gateway and reserved addresses that are asked for, or free ones.
-fn addresses_of(ipam: models::Ipam, pools: &[(Ipv4Net, u8)], taken: &[Ipv4Net]) -> Result<Bridge> {
+fn addresses_of(ipam: models::Ipam, pools: &[(Ipv4Net, u8)], taken: &[Ipv4Net]) -> Result<Addressing> {
     if let Some(driver) = ipam.driver.filter(|driver| !["", "default"].contains(&driver.as_str())) {
         return Err(Error::not_found("address management driver", driver));
     }
@@ -259,7 +359,7 @@ fn addresses_of(ipam: models::Ipam, pools: &[(Ipv4Net, u8)], taken: &[Ipv4Net]) 
         }
     };
     let gateway = Ipv4Net::new(gateway, subnet.prefix_len()).map_err(|error| Error::Failed(error.to_string()))?;
-    Ok(Bridge { interface: String::new(), gateway, range, reserved, masquerade: true, mtu: None })
+    Ok(Addressing { gateway, range, reserved })
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -275,12 +375,17 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Names go into nft's rules: nothing but what interfaces are usually called.
-fn interface_name(name: &str) -> Result<String> {
+fn interface_name(option: &str, name: &str) -> Result<String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if (1..=15).contains(&name.len()) && name.bytes().all(good) && ![".", ".."].contains(&name) {
         return Ok(name.into());
     }
-    Err(bad_option(OPTION_NAME, name, "up to 15 letters, digits and _.-"))
+    Err(bad_option(option, name, "up to 15 letters, digits and _.-"))
+}
+
+fn mtu(value: &str) -> Result<u32> {
+    let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+    mtu.ok_or_else(|| bad_option(OPTION_MTU, value, "a number from 68 to 65535"))
 }
 
 fn bad_option(name: &str, value: &str, expected: &str) -> Error {
@@ -293,21 +398,45 @@ mod tests {
 
     fn request(text: &str) -> Result<Network> {
         let pools = [("198.18.0.0/20".parse().unwrap(), 24)];
-        let taken = ["198.18.0.0/24".parse().unwrap()];
+        let taken =
+            Taken { routes: vec!["198.18.0.0/24".parse().unwrap()], networks: vec!["198.18.2.0/24".parse().unwrap()] };
         Network::from_request(serde_json::from_str(text).unwrap(), &pools, &taken)
     }
 
     #[test]
     fn requests_become_networks() {
         let network = request(r#"{"Name":"n"}"#).unwrap();
-        let bridge = network.bridge.unwrap();
-        assert_eq!(bridge.gateway.to_string(), "198.18.1.1/24");
+        let bridge = network.bridge().unwrap();
+        assert_eq!(bridge.addressing.gateway.to_string(), "198.18.1.1/24");
         assert!(bridge.interface.len() <= 15, "{}", bridge.interface);
         let text = r#"{"Name":"n","IPAM":{"Config":[{"Subnet":"198.18.9.0/24","IPRange":"198.18.9.128/25",
             "Gateway":"198.18.9.254","AuxiliaryAddresses":{"a":"198.18.9.200"}}]}}"#;
-        let bridge = request(text).unwrap().bridge.unwrap();
-        assert_eq!(bridge.gateway.to_string(), "198.18.9.254/24");
-        assert_eq!(bridge.own_addresses().len(), 2);
+        let network = request(text).unwrap();
+        let addressing = network.addressing().unwrap();
+        assert_eq!(addressing.gateway.to_string(), "198.18.9.254/24");
+        assert_eq!(addressing.own_addresses().len(), 2);
+        // On a macvlan, which the machine's own network is, its routes are no reason.
+        let text = r#"{"Name":"n","Driver":"macvlan","Options":{"parent":"eth0","macvlan_mode":"vepa"},
+            "IPAM":{"Config":[{"Subnet":"198.18.0.0/24","Gateway":"198.18.0.9"}]}}"#;
+        match request(text).unwrap().medium {
+            Some(Medium::Macvlan(it)) => assert_eq!((it.parent.as_str(), it.mode), ("eth0", Mode::Vepa)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn files_are_understood_again() {
+        let macvlan = r#"{"Name":"n","Driver":"macvlan","Options":{"parent":"eth0"}}"#;
+        for text in [r#"{"Name":"n"}"#, macvlan] {
+            let network = request(text).unwrap();
+            let file = serde_json::to_string(&network).unwrap();
+            // As the first version wrote it.
+            let older = file.replace("\"medium\"", "\"bridge\"");
+            for file in [file, older] {
+                let again: Network = serde_json::from_str(&file).unwrap();
+                assert_eq!(format!("{again:?}"), format!("{network:?}"));
+            }
+        }
     }
 
     #[test]
@@ -315,6 +444,14 @@ mod tests {
         for (text, said) in [
             (r#"{"Name":"a b"}"#, "invalid network name"),
             (r#"{"Name":"n","Driver":"overlay"}"#, "driver overlay"),
+            (r#"{"Name":"n","Driver":"macvlan"}"#, "-o parent="),
+            (r#"{"Name":"n","Driver":"macvlan","Internal":true,"Options":{"parent":"e"}}"#, "internal"),
+            (r#"{"Name":"n","Driver":"macvlan","Options":{"parent":"a b"}}"#, "up to 15 letters"),
+            (r#"{"Name":"n","Driver":"macvlan","Options":{"parent":"e","macvlan_mode":"x"}}"#, "private, vepa"),
+            (
+                r#"{"Name":"n","Driver":"macvlan","Options":{"parent":"e"},"IPAM":{"Config":[{"Subnet":"198.18.2.0/25"}]}}"#,
+                "Pool overlaps",
+            ),
             (r#"{"Name":"n","Driver":"nope"}"#, "nope"),
             (r#"{"Name":"n","EnableIPv6":true}"#, "IPv6"),
             (r#"{"Name":"n","Options":{"x":"y"}}"#, "network option x"),

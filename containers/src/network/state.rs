@@ -6,7 +6,7 @@ use super::{
     firewall,
     helper::Helper,
     link,
-    record::{self, Network},
+    record::{self, Network, Taken},
 };
 use crate::error::{Context, Error, Result};
 use bollard_stubs::models;
@@ -89,7 +89,7 @@ impl State {
     }
 
     pub fn model(&self, network: &Network) -> models::NetworkInspect {
-        let length = network.bridge.as_ref().map_or(32, |bridge| bridge.gateway.prefix_len());
+        let length = network.addressing().map_or(32, |addressing| addressing.gateway.prefix_len());
         let containers = self.containers_of(&network.id).map(|(endpoints, attachment)| {
             (endpoints.container_id.clone(), attachment.resource(&endpoints.container_name, length))
         });
@@ -119,16 +119,16 @@ impl Inner {
 
     /// Subnets that a new network must keep clear of: those of the machine's routes, and of this engine's networks, whose
     /// bridges may be gone.
-    pub async fn taken(&self) -> Result<Vec<Ipv4Net>> {
-        let mut taken = link::routed_subnets(&self.handle).await?;
+    pub async fn taken(&self) -> Result<Taken> {
+        let routes = link::routed_subnets(&self.handle).await?;
         let state = self.state();
-        taken.extend(state.networks.values().filter_map(|network| Some(network.bridge.as_ref()?.subnet())));
-        Ok(taken)
+        let networks = state.networks.values().filter_map(|network| Some(network.addressing()?.subnet()));
+        Ok(Taken { routes, networks: networks.collect() })
     }
 
     /// Makes a network's bridge, where it is missing, and has its packets forwarded.
     pub async fn set_up(&self, bridge: &record::Bridge) -> Result<()> {
-        link::ensure_bridge(&self.handle, &bridge.interface, bridge.gateway, bridge.mtu).await?;
+        link::ensure_bridge(&self.handle, &bridge.interface, bridge.addressing.gateway, bridge.mtu).await?;
         if let Err(error) = firewall::admit(&self.instance, &bridge.interface).await {
             log::warn!("{error}");
             self.state().blocked.insert(bridge.interface.clone());
@@ -152,10 +152,10 @@ impl Inner {
         let rules = {
             let state = self.state();
             let bridge = |network: &Network| {
-                let bridge = network.bridge.as_ref()?;
+                let bridge = network.bridge()?;
                 Some(firewall::Bridge {
                     interface: bridge.interface.clone(),
-                    subnet: bridge.subnet(),
+                    subnet: bridge.addressing.subnet(),
                     internal: network.internal,
                     masquerade: bridge.masquerade,
                 })

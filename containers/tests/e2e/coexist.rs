@@ -33,15 +33,31 @@ fn two_engines_share_nothing() {
 }
 
 /// A machine behind `machine`, which knows nothing else; its address.
-fn far(machine: &Machine, subnet: &str) -> (Machine, String) {
+pub fn far(machine: &Machine, subnet: &str) -> (Machine, String) {
     let far = Machine::new();
-    run(machine.command("ip").args(["link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", far.name()]))
-        .ok();
-    for (machine, number) in [(machine, 1), (&far, 2)] {
-        run(machine.command("ip").args(["addr", "add", &format!("{subnet}.{number}/30"), "dev", "up0"])).ok();
+    connect(machine, &far, subnet);
+    (far, format!("{subnet}.2"))
+}
+
+/// A cable between two machines, `up0` on both, with the addresses 1 and 2 of a subnet.
+pub fn connect(machine: &Machine, other: &Machine, subnet: &str) {
+    run(machine.command("ip").args([
+        "link",
+        "add",
+        "up0",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "up0",
+        "netns",
+        other.name(),
+    ]))
+    .ok();
+    for (machine, number) in [(machine, 1), (other, 2)] {
+        run(machine.command("ip").args(["addr", "add", &format!("{subnet}.{number}/24"), "dev", "up0"])).ok();
         run(machine.command("ip").args(["link", "set", "up0", "up"])).ok();
     }
-    (far, format!("{subnet}.2"))
 }
 
 fn iptables(machine: &Machine, line: &str) -> Ran {

@@ -23,4 +23,5 @@ mod restart;
 mod run;
 mod sessions;
 mod signals;
+mod swarm;
 mod volumes;

@@ -1,6 +1,11 @@
 //! Networks: names and aliases, several of them a container, live changes, isolation, the kinds without a bridge.
 
-use crate::harness::{BUSYBOX, Engine, Ran, eventually, run};
+use crate::{
+    coexist::far,
+    harness::{BUSYBOX, Engine, Ran, eventually, run},
+    peers::Machine,
+};
+use nix::sys::signal::Signal;
 use std::process::Command;
 
 fn start(engine: &Engine, name: &str, options: &[&str]) {
@@ -92,7 +97,7 @@ fn what_can_not_be_is_refused() {
     let wider = format!("{}.0/24", engine.subnet(8));
     docker(&["network", "create", "--subnet", &wider, "wider"]).fails(1, "Pool overlaps");
     docker(&["network", "create", "--subnet", "odd", "wrong"]).fails(1, "odd");
-    for driver in ["macvlan", "overlay", "ipvlan"] {
+    for driver in ["overlay", "ipvlan"] {
         docker(&["network", "create", "-d", driver, "later"])
             .fails(1, &format!("not implemented: networks of driver {driver}"));
     }
@@ -152,6 +157,77 @@ fn the_way_out_and_internal_networks() {
     // The far machine has no route back: it was answered because the address was the machine's own.
     let direct = far.run(&["ping", "-c1", "-W1", &address(&engine, "outside", "outer")]);
     assert_ne!(direct.code, 0, "{direct:?}");
+}
+
+#[test]
+fn a_macvlan_is_a_station_of_the_machines_network() {
+    let machine = Machine::new();
+    let engine = Engine::with_busybox_in(&machine);
+    let lan = engine.subnet(14);
+    let (neighbour, its_address) = far(&machine, &lan);
+    let subnet = format!("{lan}.0/24");
+    let create = |options: &[&str]| {
+        let range = format!("{lan}.64/26");
+        let fixed = ["network", "create", "-d", "macvlan", "--subnet", &subnet, "--ip-range", &range];
+        engine.docker(&[&fixed, options].concat())
+    };
+    create(&["-o", "parent=nope", "lan"]).fails(1, "parent interface nope is not there");
+    create(&["-o", "parent=up0", "lan"]).ok();
+    create(&["-o", "parent=up0", "twice"]).fails(1, "Pool overlaps");
+    let format = "{{.Driver}} {{.Options.parent}} {{(index .IPAM.Config 0).Subnet}}";
+    let shown = engine.docker(&["network", "inspect", "--format", format, "lan"]).ok();
+    assert_eq!(shown, format!("macvlan up0 {subnet}"));
+
+    start(&engine, "one", &["--network", "lan", "--ip", &format!("{lan}.100"), "--network-alias", "first"]);
+    start(&engine, "two", &["--network", "lan"]);
+    assert_eq!(address(&engine, "one", "lan"), format!("{lan}.100"));
+    // Each other by name, and the neighbours in both directions, with no address translated on the way.
+    ping(&engine, "two", "first").ok();
+    ping(&engine, "one", &its_address).ok();
+    run(neighbour.command("busybox").args(["ping", "-c1", "-W2", &address(&engine, "two", "lan")])).ok();
+    let seen = run(neighbour.command("ip").args(["neigh", "show", &format!("{lan}.100")])).ok();
+    let mac = engine.docker(&["exec", "one", "cat", "/sys/class/net/eth0/address"]).ok();
+    assert!(seen.contains(&mac), "{seen} is not {mac}");
+    // Not the machine itself: the kernel keeps a macvlan apart from its parent.
+    assert_ne!(ping(&engine, "one", &format!("{lan}.1")).code, 0);
+
+    // With a bridge beside it, and without it again.
+    engine.docker(&["network", "create", "inner"]).ok();
+    engine.docker(&["network", "connect", "inner", "one"]).ok();
+    start(&engine, "three", &["--network", "inner"]);
+    ping(&engine, "one", "three").ok();
+    ping(&engine, "one", &its_address).ok();
+    engine.docker(&["network", "disconnect", "lan", "one"]).ok();
+    assert_eq!(engine.docker(&["exec", "one", "ls", "/sys/class/net"]).ok().split_whitespace().count(), 2);
+    // From now on by the bridge, with the machine's address.
+    assert!(engine.docker(&["exec", "one", "ip", "route"]).ok().contains("default via"));
+    ping(&engine, "one", &its_address).ok();
+
+    // Daemons come and go.
+    let mut engine = engine;
+    engine.end_daemon(Signal::SIGKILL);
+    engine.start_daemon();
+    run(neighbour.command("busybox").args(["ping", "-c1", "-W2", &address(&engine, "two", "lan")])).ok();
+    engine.docker(&["restart", "-t", "0", "two"]).ok();
+    ping(&engine, "two", &its_address).ok();
+    engine.docker(&["network", "rm", "lan"]).fails(1, "active endpoints");
+    engine.docker(&["rm", "-f", "two"]).ok();
+    engine.docker(&["network", "rm", "lan"]).ok();
+
+    // As a Compose file says it.
+    let file = engine.path("compose.yaml");
+    let text = format!(
+        "name: m\nservices: {{box: {{image: {BUSYBOX}, command: sleep 1000, init: true, networks: {{lan: {{ipv4_address: {lan}.90}}}}}}}}\n\
+         networks: {{lan: {{driver: macvlan, driver_opts: {{parent: up0, macvlan_mode: bridge}},\
+         ipam: {{config: [{{subnet: {subnet}, gateway: {its_address}, ip_range: {lan}.64/26}}]}}}}}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let compose = |words: &[&str]| engine.inception(&[&["-f", file.to_str().unwrap()], words].concat());
+    compose(&["up", "-d"]).ok();
+    run(neighbour.command("busybox").args(["ping", "-c1", "-W2", &format!("{lan}.90")])).ok();
+    let routes = compose(&["exec", "box", "ip", "route"]).ok();
+    assert!(routes.starts_with(&format!("default via {its_address}")), "{routes}");
+    compose(&["down"]).ok();
 }
 
 /// A network namespace with one veth to this machine; it knows only this machine.

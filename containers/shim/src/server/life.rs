@@ -19,14 +19,14 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixListener,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::Instant,
 };
 
 impl Server<'_> {
-    /// Starts the runtime's `create` or `exec` with fresh stdio.
-    pub(super) fn make(&mut self) -> Result<()> {
+    /// Begins the runtime's `run` or `exec` with fresh stdio.
+    pub(super) fn start(&mut self) -> Result<()> {
         let child = if self.config.tty {
             let path = self.runtime.console_socket();
             let _ = fs::remove_file(&path);
@@ -34,7 +34,7 @@ impl Server<'_> {
             console.set_nonblocking(true).at("set up", &path)?;
             self.console = Some(console);
             let null = || Stdio::null();
-            self.runtime.make(Stdio3 { stdin: null(), stdout: null(), stderr: null() }, Some(&path))
+            self.runtime.start(Stdio3 { stdin: null(), stdout: null(), stderr: null() }, Some(&path))
         } else {
             let stdin = if self.config.stdin {
                 let (theirs, ours) = self.pipe()?;
@@ -52,9 +52,9 @@ impl Server<'_> {
             let (stdout, our_stdout) = output()?;
             let (stderr, our_stderr) = output()?;
             self.ours.output = [Some(our_stdout), Some(our_stderr)];
-            self.runtime.make(Stdio3 { stdin, stdout: stdio(stdout), stderr: stdio(stderr) }, None)
+            self.runtime.start(Stdio3 { stdin, stdout: stdio(stdout), stderr: stdio(stderr) }, None)
         };
-        self.state = State::Making(child.doing(format_args!("run {}", self.config.runtime.display()))?);
+        self.state = State::Starting(child.doing(format_args!("run {}", self.config.runtime.display()))?);
         Ok(())
     }
 
@@ -81,71 +81,32 @@ impl Server<'_> {
 
     fn child_ended(&mut self, pid: i32, code: i32) -> Result<()> {
         match &self.state {
-            State::Making(child) if child.id() as i32 == pid => {
+            State::Starting(child) if child.id() as i32 == pid => {
                 if code == 0 {
-                    self.made()?;
+                    self.started()?;
                 } else {
                     self.fail();
                 }
             }
-            State::Starting(child) if child.id() as i32 == pid => {
-                if code == 0 {
-                    self.state = State::Running;
-                    self.answer_start(&Reply::Pid(self.pid));
-                } else if !matches!(self.state, State::Ended { .. }) {
-                    self.fail();
-                }
-            }
             _ if pid == self.pid => {
-                // It may end before `runc start` does.
-                self.answer_start(&Reply::Pid(self.pid));
                 self.state = State::Ended { code, until: Instant::now() + DRAIN };
             }
-            State::Making(_) => self.early.push((pid, code)),
+            State::Starting(_) => self.early.push((pid, code)),
             _ => {}
         }
         Ok(())
     }
 
-    /// The runtime has made the process: its pid is known.
-    fn made(&mut self) -> Result<()> {
+    /// The runtime has started the process: its pid is known.
+    fn started(&mut self) -> Result<()> {
         let path = self.runtime.pid_file();
         let text = fs::read_to_string(&path).at("read", &path)?;
         self.pid = text.trim().parse().map_err(io::Error::other).at("find a pid in", &path)?;
-        match self.config.process {
-            Process::Container { .. } => {
-                self.memory_cgroup = memory_cgroup(self.pid);
-                self.state = State::Made;
-                for stream in std::mem::take(&mut self.waiting_created) {
-                    answer(stream, &Reply::Pid(self.pid));
-                }
-                if !self.waiting_start.is_empty() {
-                    self.start()?;
-                }
-            }
-            Process::Exec { .. } => {
-                self.state = State::Running;
-                self.answer_start(&Reply::Pid(self.pid));
-            }
-        }
-        // A short process of `exec --detach` may be reaped before the runtime that made it.
+        self.state = State::Running;
+        self.answer_start(&Reply::Pid(self.pid));
+        // A short process may be reaped before the runtime that started it.
         if let Some((pid, code)) = std::mem::take(&mut self.early).into_iter().find(|(pid, _)| *pid == self.pid) {
             self.child_ended(pid, code)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn start(&mut self) -> Result<()> {
-        match self.config.process {
-            Process::Container { .. } => match self.runtime.start() {
-                Ok(child) => self.state = State::Starting(child),
-                Err(error) => self.fail_by(format!("run {}: {error}", self.config.runtime.display()), 128),
-            },
-            Process::Exec { .. } => {
-                if let Err(error) = self.make() {
-                    self.fail_by(error.to_string(), 128);
-                }
-            }
         }
         Ok(())
     }
@@ -158,10 +119,6 @@ impl Server<'_> {
 
     pub(super) fn fail_by(&mut self, message: String, code: i32) {
         let reply = Reply::Failed { message: message.clone(), code };
-        for stream in std::mem::take(&mut self.waiting_created) {
-            answer(stream, &reply);
-            self.told = true;
-        }
         self.answer_start(&reply);
         // What the runtime itself wrote to the pipes is no output of the service.
         self.ours = Ours::default();
@@ -196,7 +153,7 @@ impl Server<'_> {
     pub(super) fn end(mut self) -> Result<()> {
         let code = match self.state {
             State::Ended { code, .. } => code,
-            // A session that was never started: the daemon that asked for it is gone, or has given it up.
+            // Never started: the daemon that asked for it is gone, or has given it up.
             _ => 126,
         };
         let finished_at = Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true);
@@ -204,11 +161,12 @@ impl Server<'_> {
             log.flush(1);
             log.flush(2);
         }
-        let oom_killed = self.memory_cgroup.as_deref().is_some_and(oom_killed);
-        if matches!(self.config.process, Process::Container { .. })
-            && let Ok(mut child) = self.runtime.delete()
-        {
-            let _ = child.wait();
+        let mut oom_killed = false;
+        if let Process::Container { cgroup, .. } = &self.config.process {
+            oom_killed = was_oom_killed(cgroup);
+            if let Ok(mut child) = self.runtime.delete() {
+                let _ = child.wait();
+            }
         }
         self.runtime.tidy();
         let error = self.failed.take().map(|(message, _)| message);
@@ -235,26 +193,11 @@ fn write_exit(path: &Path, exit: &Exit) -> Result<()> {
     fs::rename(&temporary, path).at("rename to", path)
 }
 
-/// The folder of a process's memory controller: cgroup v1's or the unified one.
-fn memory_cgroup(pid: i32) -> Option<PathBuf> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path_of = |wanted: &dyn Fn(&str) -> bool| {
-        text.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let controllers = parts.next()?;
-            wanted(controllers).then(|| parts.next().unwrap_or_default().trim_start_matches('/').to_string())
-        })
-    };
-    if let Some(path) = path_of(&|controllers| controllers.split(',').any(|name| name == "memory")) {
-        return Some(Path::new("/sys/fs/cgroup/memory").join(path));
-    }
-    path_of(&str::is_empty).map(|path| Path::new("/sys/fs/cgroup").join(path))
-}
-
-/// Whether the kernel killed for want of memory: memory.oom_control (v1) or memory.events (v2) counts it.
-fn oom_killed(cgroup: &Path) -> bool {
-    ["memory.oom_control", "memory.events"]
+/// Whether the kernel killed for want of memory: cgroup v1's memory.oom_control or v2's memory.events counts it.
+fn was_oom_killed(cgroup: &Path) -> bool {
+    let cgroup = cgroup.strip_prefix("/").unwrap_or(cgroup);
+    [("/sys/fs/cgroup/memory", "memory.oom_control"), ("/sys/fs/cgroup", "memory.events")]
         .iter()
-        .filter_map(|name| fs::read_to_string(cgroup.join(name)).ok())
+        .filter_map(|(root, name)| fs::read_to_string(Path::new(root).join(cgroup).join(name)).ok())
         .any(|text| text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0")))
 }

@@ -1,7 +1,7 @@
 //! A wait of the runtime's that is had beforehand.
 //!
 //! Whoever moves a process to another cgroup takes a kernel-wide lock whose readers, fork and exit, cost nothing until
-//! it is taken: the first taker after a pause waits for an RCU grace period, 10 to 30 ms, a third of `runc create`.
+//! it is taken: the first taker after a pause waits for an RCU grace period, 10 to 30 ms, a third of a start by runc.
 //! For about as long again, further takers wait for nothing. So the engine takes it as soon as it is about to start a
 //! container, by moving itself to where it is already, and the wait passes while the files, the shim and the runtime's
 //! own start are under way. Source: kernel/cgroup/cgroup.c (cgroup_procs_write_start), kernel/rcu/sync.c.

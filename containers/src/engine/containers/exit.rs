@@ -5,7 +5,7 @@ use super::{Container, Status, record::State};
 use crate::{
     engine::{Engine, health},
     error::Result,
-    shim::{Exit, Shim, read_exit},
+    shim::{self, Exit, Shim, read_exit},
 };
 use bollard_stubs::models::RestartPolicyNameEnum as Policy;
 use chrono::{DateTime, Utc};
@@ -141,11 +141,11 @@ impl Engine {
     /// Takes over what an earlier daemon left: shims that live are adopted, ends that nobody saw are recorded, and after a
     /// reboot the restart policies apply.
     pub(in crate::engine) async fn recover_containers(self: &Arc<Self>) -> Result<()> {
-        let shims = crate::shim::running();
+        let shims = shim::running();
         for container in self.containers.list() {
             let record = container.record().clone();
-            if matches!(record.state.status, Status::Created | Status::Exited | Status::Removing) {
-                self.undo_start(&container, shims.get(&container.folder.join("shim.json")).copied()).await;
+            if record.state.status != Status::Running {
+                self.undo_start(&container, shims.get(&container.folder.join(shim::FILE)).copied()).await?;
             }
             match record.state.status {
                 Status::Running => self.recover_running(&container, &record.state).await,
@@ -174,26 +174,29 @@ impl Engine {
         Ok(())
     }
 
+    /// A daemon died in the middle of a start, which it told nobody of: what there is of the container goes again.
+    async fn undo_start(&self, container: &Container, shim: Option<i32>) -> Result<()> {
+        let Some(config) = shim_config(container) else { return Ok(()) };
+        if shim.is_some() || config.runtime_root.join(&config.container_id).exists() {
+            log::info!("container {}: its start is undone, the daemon of then is gone", container.id);
+            shim::end(config, shim).await?;
+            self.networks.release(&container.id).await?;
+        }
+        Ok(())
+    }
+
     async fn recover_running(self: &Arc<Self>, container: &Arc<Container>, state: &State) {
-        let config = std::fs::read(container.folder.join("shim.json")).ok();
-        let config: Option<crate::shim::Config> = config.and_then(|text| serde_json::from_slice(&text).ok());
-        let adopted = match (&config, state.shim) {
-            (Some(config), Some((pid, started))) => Shim::adopt(config.clone(), pid, started),
-            _ => None,
-        };
-        if let Some(shim) = adopted {
-            // A daemon that died between the record and the start: the start is repeated, which changes nothing for a
-            // process that runs.
-            if shim.start().await.is_ok() {
-                log::info!("container {} goes on (shim {})", container.id, shim.pid);
-                let shim = Arc::new(shim);
-                container.set_shim(Some(Arc::clone(&shim)));
-                self.watch(container, shim);
-                return;
-            }
+        let config = shim_config(container);
+        let adopted = config.clone().zip(state.shim);
+        if let Some(shim) = adopted.and_then(|(config, (pid, started))| Shim::adopt(config, pid, started)) {
+            log::info!("container {} goes on (shim {})", container.id, shim.pid);
+            let shim = Arc::new(shim);
+            container.set_shim(Some(Arc::clone(&shim)));
+            self.watch(container, shim);
+            return;
         }
         if let Some(config) = &config {
-            crate::shim::delete_container(config).await;
+            shim::delete_container(config).await;
         }
         let exit = read_exit(&container.folder.join("exit.json")).ok().flatten().unwrap_or(Exit {
             code: 137,
@@ -203,20 +206,10 @@ impl Engine {
         });
         self.ended(container, exit).await;
     }
+}
 
-    /// Undoes a start that a daemon did not live to write down: nobody else would end its shim, and give its addresses back.
-    async fn undo_start(&self, container: &Container, shim: Option<i32>) {
-        let config = std::fs::read(container.folder.join("shim.json")).ok();
-        let config = config.and_then(|text| serde_json::from_slice(&text).ok());
-        if let (Some(pid), Some(config)) = (shim, config)
-            && let Some(started) = crate::shim::start_time(pid)
-            && let Some(shim) = Shim::adopt(config, pid, started)
-        {
-            log::info!("container {}: its start was not finished; it is undone", container.id);
-            shim.cleanup().await;
-        }
-        if let Err(error) = self.networks.release(&container.id).await {
-            log::warn!("release the network of {}: {error}", container.id);
-        }
-    }
+/// What the container's last shim was told.
+fn shim_config(container: &Container) -> Option<shim::Config> {
+    let text = std::fs::read(container.folder.join(shim::FILE)).ok()?;
+    serde_json::from_slice(&text).ok()
 }

@@ -178,12 +178,13 @@ impl Container {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the record and writes it to disk.
+    /// Changes the record and writes it to disk, where that changes it.
     pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<()> {
         let mut record = self.record();
+        let before = record.clone();
         change(&mut record);
         // A step that ends after the removal must not bring the file back.
-        if self.removed.load(Ordering::Acquire) { Ok(()) } else { record.write(&self.folder) }
+        if *record == before || self.removed.load(Ordering::Acquire) { Ok(()) } else { record.write(&self.folder) }
     }
 
     /// The shim, while the container runs.

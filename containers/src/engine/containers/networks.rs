@@ -18,7 +18,6 @@ impl Engine {
         record: &Record,
         shim: &Shim,
     ) -> Result<(BTreeMap<String, models::EndpointSettings>, Vec<PublishedPort>)> {
-        self.networks.loopback(shim.pid).await?;
         let mut networks = record.networks.clone();
         // The mode's own network comes first: its gateway is the default route.
         let mode = self.network_name(record.network_mode()).unwrap_or_default();

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// container.json
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub id: String,
     /// Without the slash that the API shows.
@@ -38,7 +38,7 @@ pub struct Record {
 }
 
 /// A mount of a container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MountRecord {
     pub target: String,
     pub kind: MountKind,
@@ -79,7 +79,7 @@ pub enum Status {
 }
 
 /// A container's state.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub status: Status,
     pub pid: i32,

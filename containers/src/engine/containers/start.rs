@@ -1,10 +1,10 @@
-//! A container's start: files and specification, a shim, the network beside `runc create`, the waiting clients, go.
+//! A container's start: files and specification, a shim, its network, the waiting clients, go.
 
 use super::{Attachment, Container, Record, State, Status, cgroup_lock, files, mounts};
 use crate::{
     engine::{Engine, spec},
     error::{Context, Error, Result},
-    shim::{self, NetworkNamespace, Process},
+    shim::{self, NetworkNamespace, Process, Shim},
 };
 use chrono::Utc;
 use std::{
@@ -74,26 +74,15 @@ impl Engine {
             let namespace = namespace.clone();
             crate::api::blocking(move || engine.prepare(&record, &folder, namespace)).await?
         };
-        let own_network = matches!(namespace, NetworkNamespace::Own);
-        let shim = Arc::new(shim::spawn(&self.shim, config, &container.folder.join("shim.json")).await?);
+        let shim = Arc::new(shim::spawn(&self.shim, config, &container.folder.join(shim::FILE)).await?);
         container.set_shim(Some(Arc::clone(&shim)));
-        // The runtime makes the container while its network is made.
-        let networked = async {
-            match own_network {
-                true => self.join_networks(container, &record, &shim).await,
-                false => Ok((record.networks.clone(), Vec::new())),
-            }
+        let (networks, ports) = match namespace {
+            NetworkNamespace::Own => self.join_networks(container, &record, &shim).await?,
+            _ => (record.networks, Vec::new()),
         };
-        let (created, networked) = tokio::join!(shim.created(), networked);
+        attach_waiting(container, &shim).await?;
+        let pid = shim.start().await?;
         drop(ahead);
-        let pid = created?;
-        let (networks, ports) = networked?;
-        let waiting = std::mem::take(&mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        for Attachment { stdin, stdout, stderr, stream } in waiting {
-            // A client that has gone meanwhile is no reason not to start.
-            let _ = stream.send(shim.attach(stdin, stdout, stderr).await?);
-        }
-        // Written before the start: a daemon that dies now finds the shim again.
         container.update(|record| {
             record.networks = networks;
             record.state = State {
@@ -105,7 +94,8 @@ impl Engine {
                 ..State::default()
             };
         })?;
-        shim.start().await?;
+        // Those that came meanwhile.
+        attach_waiting(container, &shim).await?;
         self.tell(container, "start", &[]);
         self.watch(container, shim);
         Ok(())
@@ -158,6 +148,7 @@ impl Engine {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at("remove", &exit_file),
             _ => {}
         }
+        let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let sysctls = match network {
             NetworkNamespace::Own => spec::network_sysctls(&record.host_config)?,
@@ -168,7 +159,7 @@ impl Engine {
             container_id: record.id.clone(),
             runtime: self.runtime(record)?,
             runtime_root: self.config.exec_root.join("runtime"),
-            process: Process::Container { bundle: folder.into(), rootfs, network, sysctls },
+            process: Process::Container { bundle: folder.into(), rootfs, cgroup, network, sysctls },
             tty: config.tty.unwrap_or(false),
             stdin: config.open_stdin.unwrap_or(false),
             stdin_once: config.stdin_once.unwrap_or(false),
@@ -196,6 +187,16 @@ impl Engine {
             _ => Ok(socket),
         }
     }
+}
+
+/// Connects the clients that attached before there was a process.
+async fn attach_waiting(container: &Container, shim: &Shim) -> Result<()> {
+    let waiting = std::mem::take(&mut *container.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+    for Attachment { stdin, stdout, stderr, stream } in waiting {
+        // A client that has gone meanwhile is no reason not to start.
+        let _ = stream.send(shim.attach(stdin, stdout, stderr).await?);
+    }
+    Ok(())
 }
 
 /// `--log-driver none` has no log; json-file's options are max-size and max-file.

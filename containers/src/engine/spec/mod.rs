@@ -69,6 +69,13 @@ const MASKED: [&str; 11] = [
 /// Kernel interfaces that may be read only.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The container's cgroup, from the root of each hierarchy on (one that does not begin with `/` would be below the
+/// daemon's own).
+fn cgroup_path(asked: Option<&str>, input: &Input) -> String {
+    let parent = asked.filter(|path| !path.is_empty()).unwrap_or(input.cgroup_parent);
+    format!("/{}/{}", parent.trim_matches('/'), input.id)
+}
+
 /// The whole config.json.
 pub fn container(input: &Input) -> Result<runtime::Spec> {
     let host = input.host_config;
@@ -77,7 +84,7 @@ pub fn container(input: &Input) -> Result<runtime::Spec> {
     let process = process(input)?;
     let mut linux = json!({
         "namespaces": namespaces(input),
-        "cgroupsPath": format!("{}/{}", host.cgroup_parent.as_deref().filter(|path| !path.is_empty()).unwrap_or(input.cgroup_parent), input.id),
+        "cgroupsPath": cgroup_path(host.cgroup_parent.as_deref(), input),
         "resources": resources::resources(host)?,
         "devices": resources::devices(host)?,
         "maskedPaths": host.masked_paths.clone().unwrap_or_else(|| masked.into_iter().map(String::from).collect()),
