@@ -5,6 +5,8 @@
 mod clock;
 #[path = "../../src/lab/leftover.rs"]
 mod leftover;
+#[path = "../../src/lab/network_map.rs"]
+mod network_map;
 #[path = "../../src/lab/picture.rs"]
 mod picture;
 #[path = "../../src/lab/processes.rs"]

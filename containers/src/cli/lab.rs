@@ -7,7 +7,8 @@ use crate::{
         self, Lab,
         alternative::Alternative,
         check::Subject,
-        container::{Engine, Image},
+        connection::Connection,
+        container::Image,
         controls::Controls,
         exercise::{self, Exercise},
         interrupt::Interrupt,
@@ -152,7 +153,7 @@ impl LabCommand {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime = Arc::new(runtime.doing("start the async runtime")?);
                 let docker = runtime.block_on(connect(globals))?;
-                Subject::Image(Image { engine: Engine { docker, runtime }, name: image.clone() })
+                Subject::Image(Image { engine: Connection { docker, runtime }, name: image.clone() })
             }
             _ => {
                 return Err(Error::invalid(

@@ -1,36 +1,26 @@
 //! PID 1 of a container that an engine runs: watched from outside, as an engine stops it.
 
-use super::launch::Child;
+use super::{connection::Connection, launch::Child};
 use crate::{
-    compose::client::failed,
     engine::containers::parse_signal,
     error::{Context, Error, Result},
     sys,
 };
 use bollard::{
-    Docker,
     models::{ContainerCreateBody, ContainerInspectResponse},
-    query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder},
+    query_parameters::CreateContainerOptions,
 };
-use std::{sync::Arc, time::Duration};
-use tokio::runtime::Runtime;
+use std::time::Duration;
 
 /// An image at an engine of this machine.
 pub struct Image {
-    pub engine: Engine,
+    pub engine: Connection,
     pub name: String,
-}
-
-/// A connection, and what its requests run on.
-#[derive(Clone)]
-pub struct Engine {
-    pub docker: Docker,
-    pub runtime: Arc<Runtime>,
 }
 
 /// A container; removed with the value.
 pub struct Container {
-    engine: Engine,
+    engine: Connection,
     id: String,
 }
 
@@ -53,12 +43,10 @@ impl Image {
             bollard::models::HostConfig { network_mode: Some("none".into()), init: Some(false), ..Default::default() };
         let body =
             ContainerCreateBody { image: Some(name.clone()), host_config: Some(host_config), ..Default::default() };
-        let Engine { docker, runtime } = &self.engine;
-        let made = runtime
-            .block_on(docker.create_container(None::<CreateContainerOptions>, body))
-            .map_err(failed(format!("create a container of {name}")))?;
+        let create = self.engine.docker.create_container(None::<CreateContainerOptions>, body);
+        let made = self.engine.wait(format!("create a container of {name}"), create)?;
         let container = Container { engine: self.engine.clone(), id: made.id };
-        runtime.block_on(docker.start_container(&container.id, None)).map_err(failed(format!("start {name}")))?;
+        self.engine.wait(format!("start {name}"), self.engine.docker.start_container(&container.id, None))?;
         let found = container.inspect()?;
         let words = found.path.into_iter().chain(found.args.unwrap_or_default()).collect();
         let stop_signal = found.config.and_then(|config| config.stop_signal);
@@ -84,8 +72,7 @@ impl Image {
 
 impl Container {
     fn inspect(&self) -> Result<ContainerInspectResponse> {
-        let Engine { docker, runtime } = &self.engine;
-        runtime.block_on(docker.inspect_container(&self.id, None)).map_err(failed("look at the container"))
+        self.engine.wait("look at the container", self.engine.docker.inspect_container(&self.id, None))
     }
 
     /// The exit code, once PID 1 has ended: the engine hears of it a moment later.
@@ -104,10 +91,8 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        let Engine { docker, runtime } = &self.engine;
-        if let Err(error) = runtime.block_on(docker.remove_container(&self.id, Some(options))) {
-            log::warn!("remove the container {}: {error}", self.id);
+        if let Err(error) = self.engine.remove(&self.id) {
+            log::warn!("{error}");
         }
     }
 }

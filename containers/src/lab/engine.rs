@@ -1,10 +1,13 @@
 //! An engine of the lab's own: its folders, socket and addresses are nobody else's, and it is gone at the end.
 
-use super::{layers::Layer, processes::started_at, recording::Outcome};
-use crate::{
-    error::{Context, Error, Result},
-    program,
+use super::{
+    connection::{Connection, ContextFile, busybox, busybox_root},
+    layers::Layer,
+    processes::started_at,
+    recording::Outcome,
 };
+use crate::error::{Context, Error, Result};
+use bollard::query_parameters::RemoveImageOptions;
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
@@ -22,17 +25,18 @@ use std::{
 /// The engine's folder in a lesson's.
 const FOLDER: &str = "engine";
 
+/// The lab's image.
+pub const IMAGE: &str = "lab";
+
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The Dockerfile of an image with a busybox and all that it can be.
-pub const BUSYBOX: &str = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\nRUN mkdir /data\n";
 
 /// A running engine. Dropping it removes its containers and all that it made on the machine.
 pub struct Engine {
     folder: PathBuf,
     daemon: Option<Child>,
     pool: Pool,
+    connection: Connection,
     /// What lesson 16 found in the image that its columns have in common.
     pub layers: OnceLock<std::result::Result<Vec<Layer>, String>>,
 }
@@ -55,28 +59,19 @@ impl Engine {
     pub fn start(lesson: &Path, name: &str) -> Result<Engine> {
         let folder = lesson.join(FOLDER).join(name);
         fs::create_dir_all(&folder).at("create", &folder)?;
-        let mut engine = Engine { folder, daemon: None, pool: Pool::take()?, layers: OnceLock::new() };
-        engine.start_daemon()?;
-        Ok(engine)
+        Engine::in_folder(folder)
     }
 
-    /// Starts the daemon (again), and waits for its socket.
+    fn in_folder(folder: PathBuf) -> Result<Engine> {
+        let pool = Pool::take()?;
+        let (daemon, connection) = launch(&folder, &pool)?;
+        Ok(Engine { folder, daemon: Some(daemon), pool, connection, layers: OnceLock::new() })
+    }
+
+    /// Starts the daemon again, and waits for its socket.
     pub fn start_daemon(&mut self) -> Result<()> {
-        let path = self.folder.join("log");
-        let log = File::options().create(true).append(true).open(&path).at("open", &path)?;
-        let mut command = daemon(&self.folder)?;
-        command.args(["--default-address-pool", &format!("base={},size=24", self.pool.base)]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().doing("start an engine")?;
-        self.daemon = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(self.folder.join("sock")).is_err() {
-            let ended = self.daemon.as_mut().is_some_and(|daemon| !matches!(daemon.try_wait(), Ok(None)));
-            if ended || Instant::now() > deadline {
-                let log = fs::read_to_string(&path).unwrap_or_default();
-                return Err(Error::Failed(format!("the lab's engine did not start; its log:\n{log}")));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let (daemon, connection) = launch(&self.folder, &self.pool)?;
+        (self.daemon, self.connection) = (Some(daemon), connection);
         Ok(())
     }
 
@@ -93,54 +88,43 @@ impl Engine {
         }
     }
 
-    /// The path of its socket.
-    pub fn socket(&self) -> String {
-        self.folder.join("sock").to_string_lossy().into_owned()
+    /// To ask it.
+    pub fn api(&self) -> &Connection {
+        &self.connection
     }
 
-    /// This program as a client of the engine, ready for arguments.
+    /// This program as a client of the engine, ready for arguments: for who wants to see a client.
     pub fn client(&self) -> Result<Command> {
-        let mut command = client(&format!("unix://{}", self.socket()))?;
-        // Outside of any project.
-        command.current_dir(&self.folder);
+        let mut command = Command::new(std::env::current_exe().doing("find this program's own path")?);
+        command.env("DOCKER_HOST", format!("unix://{}", self.folder.join("sock").display()));
         Ok(command)
     }
 
-    /// Runs a client's command; what it printed, or its words as the error.
-    pub fn run(&self, words: &[&str]) -> Result<String> {
-        finish(self.client()?, words)
-    }
-
-    /// Builds the image `lab` from a Dockerfile, beside which lie a static busybox and the file `app`.
-    pub fn build(&self, dockerfile: &str, app: &str) -> Result<String> {
-        let context = self.folder.join("context");
-        write_context(&context, "lab", dockerfile, app)?;
-        self.run(&["--project-directory", &context.to_string_lossy(), "-f", &file(&context), "build"])
+    /// Makes the image `lab`: a busybox and the folder `/data`.
+    pub fn make_busybox(&self) -> Result<()> {
+        let root = busybox_root(&busybox()?)?;
+        self.connection.build(
+            IMAGE,
+            "FROM scratch\nADD root.tar /\n",
+            &[ContextFile { name: "root.tar", content: &root }],
+        )
     }
 }
 
 /// An engine that is not the lab's: nothing of it is killed, and what the lab makes there is removed.
 pub struct Foreign {
-    host: String,
+    connection: Connection,
     /// Of the lab's image and container.
     name: String,
-    folder: PathBuf,
 }
 
 impl Foreign {
     /// Builds the lab's image there.
-    pub fn at(host: &str, lesson: &Path, dockerfile: &str) -> Result<Foreign> {
-        let folder = lesson.join("foreign");
-        let name = format!("inception-lab-{}", std::process::id());
-        write_context(&folder, &name, dockerfile, "")?;
-        let foreign = Foreign { host: host.to_owned(), name, folder };
-        foreign.run(&[
-            "--project-directory",
-            &foreign.folder.to_string_lossy(),
-            "-f",
-            &file(&foreign.folder),
-            "build",
-        ])?;
+    pub fn at(socket: &str, dockerfile: &str) -> Result<Foreign> {
+        let connection = Connection::to_socket(socket)?.negotiated()?;
+        let foreign = Foreign { connection, name: format!("inception-lab-{}", std::process::id()) };
+        let content = busybox()?;
+        foreign.connection.build(&foreign.name, dockerfile, &[ContextFile { name: "busybox", content: &content }])?;
         Ok(foreign)
     }
 
@@ -148,55 +132,45 @@ impl Foreign {
         &self.name
     }
 
-    pub fn run(&self, words: &[&str]) -> Result<String> {
-        let mut command = client(&self.host)?;
-        command.current_dir(&self.folder);
-        finish(command, words)
+    pub fn api(&self) -> &Connection {
+        &self.connection
     }
 }
 
 impl Drop for Foreign {
     fn drop(&mut self) {
         // What was never made is no trouble.
-        let _ = self.run(&["rm", "--force", &self.name]);
-        if let Err(error) = self.run(&["rmi", &self.name]) {
-            log::warn!("remove the lab's image {}: {error}", self.name);
+        let _ = self.connection.remove(&self.name);
+        let docker = &self.connection.docker;
+        let removed = self.connection.wait(
+            format!("remove the lab's image {}", self.name),
+            docker.remove_image(&self.name, None::<RemoveImageOptions>, None),
+        );
+        if let Err(error) = removed {
+            log::warn!("{error}");
         }
     }
 }
 
-/// Runs a client; what it printed, or its words as the error.
-fn finish(mut command: Command, words: &[&str]) -> Result<String> {
-    let printed = program::run(command.args(words), &format!("inception {}", words.join(" ")))?;
-    Ok(String::from_utf8_lossy(&printed).into_owned())
-}
-
-fn file(context: &Path) -> String {
-    context.join("compose.yaml").to_string_lossy().into_owned()
-}
-
-/// A build context: the Dockerfile, a static busybox, and the Compose file that names the image.
-fn write_context(context: &Path, image: &str, dockerfile: &str, app: &str) -> Result<()> {
-    fs::create_dir_all(context).at("create", context)?;
-    let put = |name: &str, text: &str| {
-        let path = context.join(name);
-        fs::write(&path, text).at("write", &path)
-    };
-    put("compose.yaml", &format!("services: {{lab: {{build: ., image: {image}}}}}\n"))?;
-    put("Dockerfile", dockerfile)?;
-    put("app", app)?;
-    let busybox = crate::cli::find_program("busybox").ok_or_else(|| Error::Failed("there is no busybox".into()))?;
-    let path = context.join("busybox");
-    fs::copy(&busybox, &path).map(drop).at("copy busybox to", &path)
-}
-
-fn client(host: &str) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe().doing("find this program's own path")?);
-    for name in ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"] {
-        command.env_remove(name);
+/// Starts a daemon, and waits for its socket.
+fn launch(folder: &Path, pool: &Pool) -> Result<(Child, Connection)> {
+    let (path, socket) = (folder.join("log"), folder.join("sock"));
+    let log = File::options().create(true).append(true).open(&path).at("open", &path)?;
+    let mut command = daemon(folder)?;
+    command.args(["--default-address-pool", &format!("base={},size=24", pool.base)]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().doing("start an engine")?;
+    let deadline = Instant::now() + PATIENCE;
+    while UnixStream::connect(&socket).is_err() {
+        if !matches!(child.try_wait(), Ok(None)) || Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = take_away(folder);
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            return Err(Error::Failed(format!("the lab's engine did not start; its log:\n{log}")));
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
-    command.env("DOCKER_HOST", host);
-    Ok(command)
+    Ok((child, Connection::to_socket(&socket.to_string_lossy())?))
 }
 
 /// The daemon of a folder.
@@ -207,12 +181,6 @@ fn daemon(folder: &Path) -> Result<Command> {
     // Ctrl-C is the lab's, which ends it in its own time.
     crate::sys::before_exec(&mut command, || nix::unistd::setsid().map(drop).map_err(Into::into));
     Ok(command)
-}
-
-/// The outside pid of a container's PID 1, from what `inspect` tells of it.
-pub fn container_pid(inspected: Result<String>) -> Option<i32> {
-    let found: serde_json::Value = serde_json::from_str(&inspected.ok()?).ok()?;
-    found[0]["State"]["Pid"].as_i64().filter(|pid| *pid > 0).map(|pid| pid as i32)
 }
 
 impl Drop for Engine {
@@ -230,25 +198,26 @@ impl Drop for Engine {
 }
 
 impl Engine {
+    /// Whatever fails, the rest is done: the first error.
     fn clean_up(&mut self) -> Result<()> {
-        let containers = self.run(&["ps", "--all", "--quiet"])?;
-        let containers: Vec<&str> = containers.split_whitespace().collect();
-        if !containers.is_empty() {
-            self.run(&[&["rm", "--force", "--volumes"], &containers[..]].concat())?;
-        }
-        let networks = self.run(&["network", "ls", "--quiet", "--filter", "type=custom"])?;
-        for network in networks.split_whitespace() {
-            self.run(&["network", "rm", network])?;
-        }
-        if let Some(mut child) = self.daemon.take() {
-            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).doing("end the lab's engine")?;
-            child.wait().doing("wait for the lab's engine")?;
-        }
-        let output = daemon(&self.folder)?.arg("--teardown").output().doing("take the lab's engine away")?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Error::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-        }
+        let removed = self.connection.remove_all();
+        let ended = self.end_daemon();
+        removed.and(ended).and(take_away(&self.folder))
+    }
+
+    fn end_daemon(&mut self) -> Result<()> {
+        let Some(mut child) = self.daemon.take() else { return Ok(()) };
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).doing("end the lab's engine")?;
+        child.wait().map(drop).doing("wait for the lab's engine")
+    }
+}
+
+/// Removes what a daemon that has ended left on the machine.
+fn take_away(folder: &Path) -> Result<()> {
+    let output = daemon(folder)?.arg("--teardown").output().doing("take the lab's engine away")?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Error::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
 }
 
@@ -268,8 +237,9 @@ pub fn remove_stale(lesson: &Path) {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
-        if let Ok(pool) = Pool::take() {
-            drop(Engine { folder, daemon: None, pool, layers: OnceLock::new() });
+        // To drop it is to take it away.
+        if let Err(error) = Engine::in_folder(folder) {
+            log::warn!("clean up after a killed lab: {error}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Lesson 16: what each instruction of the lesson's Dockerfile became, read from the image that was built.
 
-use super::{engine::Engine, stage::Stage};
-use crate::{
-    compose::client::failed,
-    error::{Context, Error, Result},
+use super::{
+    connection::{ContextFile, busybox},
+    engine::{Engine, IMAGE},
+    stage::Stage,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
+use crate::error::{Context, Error, Result};
 use futures_util::TryStreamExt;
 use serde_json::Value;
 use std::{collections::HashMap, io::Read};
@@ -32,7 +32,7 @@ pub fn layers(stage: &mut Stage, column: &str) -> Result<()> {
     let dockerfile = include_str!("lessons/16-layers.md");
     let dockerfile = dockerfile.split("```dockerfile Dockerfile\n").nth(1).and_then(|rest| rest.split("```").next());
     let dockerfile = dockerfile.unwrap_or_default();
-    let engine = stage.engine(dockerfile)?;
+    let engine = stage.engine(|_| Ok(()))?;
     let found = engine.layers.get_or_init(|| look(&engine, dockerfile).map_err(|error| error.to_string()));
     let found = found.as_ref().map_err(|why| Error::Failed(why.clone()))?;
     let place = INSTRUCTIONS.iter().position(|name| *name == column);
@@ -50,20 +50,23 @@ pub fn layers(stage: &mut Stage, column: &str) -> Result<()> {
 }
 
 fn look(engine: &Engine, dockerfile: &str) -> Result<Vec<Layer>> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().doing("start the async runtime")?;
-    let docker = Docker::connect_with_unix(&engine.socket(), 120, API_DEFAULT_VERSION)
-        .map_err(failed("connect to the lab's engine"))?;
+    let api = engine.api();
+    let busybox = busybox()?;
+    let build = |app: &str| {
+        let files = [("busybox", &busybox[..]), ("app", app.as_bytes())];
+        api.build(IMAGE, dockerfile, &files.map(|(name, content)| ContextFile { name, content }))
+    };
     let steps = || -> Result<Vec<String>> {
-        let history = runtime.block_on(docker.image_history("lab")).map_err(failed("read the image's history"))?;
+        let history = api.wait("read the image's history", api.docker.image_history(IMAGE))?;
         Ok(history.into_iter().rev().map(|step| step.id).collect())
     };
-    let parts = runtime.block_on(docker.export_image("lab").try_collect::<Vec<_>>());
-    let mut found = read_image(&parts.map_err(failed("export the image"))?.concat())?;
+    build("hello")?;
+    let parts = api.wait("export the image", api.docker.export_image(IMAGE).try_collect::<Vec<_>>())?;
+    let mut found = read_image(&parts.concat())?;
     let first = steps()?;
-    engine.build(dockerfile, "hello")?;
+    build("hello")?;
     let again = steps()?;
-    engine.build(dockerfile, "hello, changed")?;
+    build("hello, changed")?;
     let changed = steps()?;
     for (place, layer) in found.iter_mut().enumerate() {
         // A step from the cache is the same intermediate image.

@@ -7,6 +7,7 @@
 pub mod alternative;
 pub mod check;
 mod clock;
+pub mod connection;
 pub mod container;
 pub mod controls;
 mod daemons;
@@ -19,11 +20,13 @@ mod launch;
 mod layers;
 mod leftover;
 pub mod lesson;
+pub mod network_map;
 mod networks;
 pub mod page;
 mod parts;
 mod picture;
 pub mod plain;
+mod plain_network;
 mod processes;
 pub mod recording;
 pub mod serve;
@@ -112,6 +115,7 @@ impl Lab<'_> {
         };
         self.interrupt.check()?;
         let (command, exit_status) = (stage.command.clone(), stage.status);
+        let network = stage.network.take();
         let (observations, recording) = stage.finish()?;
         let run = Run {
             lesson: lesson.number,
@@ -123,6 +127,7 @@ impl Lab<'_> {
             exit_status,
             source,
             lost_events: tracer.map_or(0, Tracer::lost),
+            network,
             recording,
         };
         self.watcher.update(&id, Update::Finished(Box::new(run.clone())));

@@ -2,22 +2,27 @@
 //! engine of the lab's own.
 
 use super::{
-    engine::{Engine, Foreign, container_pid},
+    connection::{ContextFile, Start, busybox},
+    engine::{Engine, Foreign, IMAGE},
     processes::{self, started_at},
     recording::Outcome,
     stage::{PATIENCE, Stage},
 };
 use crate::error::{Context, Error, Result};
+use bollard::models::HostConfig;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
-/// How long the others may take to follow a part that was killed.
-const AFTERMATH: Duration = Duration::from_millis(600);
+/// How long what outlives a part that was killed is watched.
+const AFTERMATH: Duration = Duration::from_millis(300);
 
-const IMAGE: &str = "FROM scratch\nCOPY busybox /bin/sleep\nCMD [\"sleep\", \"1000\"]\n";
+/// What is killed, in this order: the engine's death is the end of all clients.
+const VICTIMS: [&str; 5] = ["client", "shim", "init", "service", "engine"];
+
+const DOCKERFILE: &str = "FROM scratch\nCOPY busybox /bin/sleep\nCMD [\"sleep\", \"1000\"]\n";
 
 /// A process by its pid and its start: the number may be another's later.
 #[derive(Clone, Copy, PartialEq)]
@@ -51,28 +56,33 @@ fn embedded(stage: &mut Stage) -> Result<()> {
     }
     let mut engine = Engine::start(stage.folder(), "parts")?;
     stage.watch(engine.pid(), "inception daemon");
-    engine.build(IMAGE, "")?;
-    for victim in ["client", "engine", "shim", "init", "service"] {
-        let mut command = engine.client()?;
-        let mut client = run(stage, &mut command, victim)?;
-        let chain = chain(stage, &mut client, engine.pid(), &|| container_pid(engine.run(&["inspect", victim])))?;
-        if victim == "client" {
-            observe_chain(stage, &chain);
-        }
-        kill(stage, &chain, victim, &mut engine)?;
-        stage.watch_until(AFTERMATH, || settled(&chain, victim))?;
+    let content = busybox()?;
+    engine.api().build(IMAGE, DOCKERFILE, &[ContextFile { name: "busybox", content: &content }])?;
+    // Side by side: each victim has a container of its own.
+    let clients: Vec<Child> = VICTIMS.iter().map(|victim| run(stage, &engine, victim)).collect::<Result<_>>()?;
+    let mut cases = Vec::new();
+    for (victim, client) in VICTIMS.into_iter().zip(clients) {
+        let chain = chain(stage, &client, engine.pid(), &|| engine.api().pid(victim).ok().flatten())?;
+        cases.push((victim, client, chain));
+    }
+    observe_chain(stage, &cases[0].2);
+    for (victim, client, chain) in &mut cases {
+        kill(stage, chain, victim, &mut engine)?;
+        stage.watch_until(patience(victim), || settled(chain, victim))?;
         let alive: Vec<&str> =
             chain.iter().filter(|part| part.name != "client" && part.is_alive()).map(|part| part.name).collect();
         stage.observe(&format!("alive after the {victim} is killed"), alive.join(" "));
-        if victim == "engine" {
+        if *victim == "engine" {
             engine.start_daemon()?;
             stage.watch(engine.pid(), "inception daemon");
-            let runs = container_pid(engine.run(&["inspect", victim]));
+            let runs = engine.api().pid(victim)?;
             let init = chain.iter().find(|part| part.name == "init").map(|init| init.pid);
             stage.observe("a new engine takes it over", runs.is_some() && runs == init);
         }
-        engine.run(&["rm", "--force", victim])?;
-        let _ = client.kill();
+        // It ends with its container, and with its engine.
+        if !stage.watch_until(PATIENCE, || !matches!(client.try_wait(), Ok(None)))? {
+            let _ = client.kill();
+        }
         let status = client.wait().doing("wait for the client")?;
         stage.unwatch(client.id() as i32, super::stage::shell_code(status));
     }
@@ -97,8 +107,15 @@ fn kill(stage: &mut Stage, chain: &[Part], victim: &str, engine: &mut Engine) ->
     Ok(())
 }
 
-/// Whether all is as it will be: only then there is nothing to wait for. The client's and the engine's death change nothing,
-/// which takes the whole time to see.
+/// How long the others are watched: to see that the client's and the engine's death change nothing takes the whole time.
+fn patience(victim: &str) -> Duration {
+    match victim {
+        "client" | "engine" => AFTERMATH,
+        _ => PATIENCE,
+    }
+}
+
+/// Whether all has ended that follows the victim.
 fn settled(chain: &[Part], victim: &str) -> bool {
     let ended = |name: &str| chain.iter().filter(|part| part.name == name).all(|part| !part.is_alive());
     match victim {
@@ -108,18 +125,19 @@ fn settled(chain: &[Part], victim: &str) -> bool {
 }
 
 /// `inception run` in the foreground.
-fn run(stage: &mut Stage, command: &mut Command, name: &str) -> Result<Child> {
+fn run(stage: &mut Stage, engine: &Engine, name: &str) -> Result<Child> {
+    let mut command = engine.client()?;
     command.args(["run", "--init", "--network", "none", "--name", name, "lab"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A lab that is killed must not leave it.
-    crate::sys::before_exec(command, crate::sys::die_with_parent);
+    crate::sys::before_exec(&mut command, crate::sys::die_with_parent);
     let client = command.spawn().doing("start a client")?;
     stage.watch(client.id() as i32, "inception run");
     Ok(client)
 }
 
 /// Waits for the service, and finds who stands between the client and it.
-fn chain(stage: &mut Stage, client: &mut Child, engine: i32, container: &dyn Fn() -> Option<i32>) -> Result<Vec<Part>> {
+fn chain(stage: &mut Stage, client: &Child, engine: i32, container: &dyn Fn() -> Option<i32>) -> Result<Vec<Part>> {
     let find = || -> Option<Vec<Part>> {
         let outside = [Part::new("client", client.id() as i32)?, Part::new("engine", engine)?];
         Some([&outside[..], &around(container()?)?].concat())
@@ -178,15 +196,16 @@ fn docker(stage: &mut Stage) -> Result<()> {
         return stage.not_run(outcome);
     }
     let peer = getsockopt(&connection, PeerCredentials).doing("ask who the engine is")?;
-    let docker = Foreign::at(&host, stage.folder(), IMAGE)?;
+    let docker = Foreign::at(socket, DOCKERFILE)?;
     let name = docker.name();
-    docker.run(&["run", "-d", "--init", "--network", "none", "--name", name, name])?;
+    let host = HostConfig { network_mode: Some("none".into()), init: Some(true), ..Default::default() };
+    docker.api().start(Start { name, image: name, words: &["sleep", "1000"], host })?;
     stage.describe(&format!("inception run -d --init {name}"));
     let mut found = None;
     stage.watch_until(PATIENCE, || {
         found = (|| {
             let engine = Part::new("engine", peer.pid())?;
-            Some([&[engine][..], &around(container_pid(docker.run(&["inspect", name]))?)?].concat())
+            Some([&[engine][..], &around(docker.api().pid(name).ok().flatten()?)?].concat())
         })();
         found.is_some()
     })?;

@@ -157,7 +157,9 @@ impl<'a> Picture<'a> {
             }
             What::Exec { file } => {
                 let Some(pid) = by else { return };
-                let name = file.rsplit('/').next().unwrap_or(&file).to_owned();
+                // A descriptor's number is no name.
+                let called = file.starts_with("/proc/self/").then(|| processes::called(pid)).flatten();
+                let name = called.unwrap_or_else(|| file.rsplit('/').next().unwrap_or(&file).to_owned());
                 self.change(pid, |process| process.name = name);
                 self.event(event.at, Kind::Exec, pid, None, None, format!("exec {file}"));
             }

@@ -2,6 +2,7 @@
 
 use super::{
     lesson::Lesson,
+    plain_network,
     recording::{Kind, Observation, Outcome, Process, Recording, Run, Source},
 };
 use std::fmt::Write;
@@ -37,6 +38,9 @@ pub fn happened(runs: &[Run]) -> String {
     let mut text = String::new();
     for run in runs {
         let _ = writeln!(text, "{}", headline(run));
+        if let Some(map) = &run.network {
+            text += &format!("\n{}\n", plain_network::drawing(map));
+        }
         if run.outcome == Outcome::Ran && !run.recording.events.is_empty() {
             text += &story(&run.recording);
         }
@@ -59,7 +63,7 @@ fn headline(run: &Run) -> String {
 
 /// The telling events of a run, a line each; forks, execs, exits and reaps are counted.
 fn story(recording: &Recording) -> String {
-    let mut lines = Vec::new();
+    let mut lines: Vec<(Kind, String)> = Vec::new();
     let (mut last, mut alike) = (None, 0);
     let mut counted =
         [(Kind::Fork, 0, "forks"), (Kind::Exec, 0, "execs"), (Kind::Exit, 0, "exits"), (Kind::Reap, 0, "reaps")];
@@ -94,22 +98,36 @@ fn story(recording: &Recording) -> String {
             alike += 1;
             continue;
         }
-        if alike > 0 {
-            lines.push(format!("              … and {alike} more\n"));
-        }
+        end_of_alike(&mut lines, alike);
         (last, alike) = (Some(like), 0);
-        lines.push(format!("  {:>8.1} ms  {who}{whom}: {verb}{text}\n", event.at as f64 / 1000.0));
+        let line = format!("  {:>8.1} ms  {who}{whom}: {verb}{text}\n", event.at as f64 / 1000.0);
+        lines.push((event.kind, line));
     }
-    if alike > 0 {
-        lines.push(format!("              … and {alike} more\n"));
+    end_of_alike(&mut lines, alike);
+    let all = lines.len();
+    if all > STORY_LINES {
+        // A runtime makes orphans all the time: they tell least.
+        lines.retain(|(kind, _)| *kind != Kind::Adopt);
     }
-    let left = lines.len().saturating_sub(STORY_LINES);
+    let too_many = lines.len().saturating_sub(STORY_LINES);
+    if too_many > 0 {
+        lines.drain(STORY_LINES / 2..STORY_LINES / 2 + too_many);
+    }
+    let left = all - lines.len();
+    let mut lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
     if left > 0 {
         // The end tells most.
-        lines.splice(STORY_LINES / 2..STORY_LINES / 2 + left, [format!("              … {left} more\n")]);
+        lines.insert(lines.len() / 2, format!("              … {left} more\n"));
     }
     let counts: Vec<String> = counted.iter().map(|(_, count, name)| format!("{count} {name}")).collect();
     lines.concat() + &format!("              {}\n", counts.join(", "))
+}
+
+/// Says how many more there were of the last line.
+fn end_of_alike(lines: &mut [(Kind, String)], alike: usize) {
+    if let Some((_, line)) = lines.last_mut().filter(|_| alike > 0) {
+        *line += &format!("              … and {alike} more\n");
+    }
 }
 
 fn named(recording: &Recording, pid: i32) -> String {

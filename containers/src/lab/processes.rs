@@ -50,6 +50,13 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     children(pid).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
+/// What whoever started it calls it (the first word of its command line), without folders.
+pub fn called(pid: i32) -> Option<String> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = String::from_utf8_lossy(words.split(|byte| *byte == 0).next()?).into_owned();
+    first.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
 /// Whether it has a controlling terminal.
 pub fn has_terminal(pid: i32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

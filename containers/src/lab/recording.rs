@@ -6,6 +6,7 @@
 //!
 //! All times are microseconds since the run's start, by CLOCK_MONOTONIC. All runs of one lesson have their own start.
 
+use super::network_map::NetworkMap;
 use serde::{Deserialize, Serialize};
 
 /// The pid that stands for the lab itself, which is outside the watched tree: who starts it and signals it.
@@ -32,6 +33,9 @@ pub struct Run {
     pub source: Source,
     /// Events that the kernel had no room for.
     pub lost_events: u64,
+    /// What was probed of a network, in the lesson about them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkMap>,
     pub recording: Recording,
 }
 
@@ -317,6 +321,7 @@ mod tests {
             }],
             source: Source::Tracepoints,
             lost_events: 0,
+            network: None,
             recording: Recording::default(),
         };
         let text = serde_json::to_string(&run).unwrap();

@@ -8,6 +8,7 @@ use super::{
     clock,
     engine::{Engine, SharedEngine},
     launch::{Child, Launch},
+    network_map::NetworkMap,
     picture::Picture,
     processes,
     recording::{Kind, LAB, Observation, Outcome, Recording, RunId, Source, Update, Value},
@@ -54,6 +55,8 @@ pub struct Stage<'a> {
     shared: Option<&'a SharedEngine>,
     /// Ran, unless the experiment says otherwise.
     pub outcome: Outcome,
+    /// To be drawn beside the processes.
+    pub network: Option<NetworkMap>,
     observations: Vec<Observation>,
 }
 
@@ -115,6 +118,7 @@ impl<'a> Stage<'a> {
             last_root: LAB,
             shared: None,
             outcome: Outcome::Ran,
+            network: None,
             observations: Vec::new(),
         }
     }
@@ -141,15 +145,15 @@ impl<'a> Stage<'a> {
         self.shared = Some(shared);
     }
 
-    /// That engine, with the image `lab` of this Dockerfile.
-    pub fn engine(&mut self, dockerfile: &str) -> Result<Arc<Engine>> {
+    /// That engine, made ready by who comes first.
+    pub fn engine(&mut self, make_ready: impl FnOnce(&Engine) -> Result<()>) -> Result<Arc<Engine>> {
         let shared = self.shared.ok_or_else(|| Error::Failed("there is no engine to share".into()))?;
         let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(engine) = &*shared {
             return Ok(engine.clone());
         }
         let engine = Engine::start(&self.folder, "shared")?;
-        engine.build(dockerfile, "hello")?;
+        make_ready(&engine)?;
         Ok(shared.insert(Arc::new(engine)).clone())
     }
 

@@ -1,11 +1,13 @@
 //! Lesson 14: writing, killing, starting again and reading back.
 
 use super::{
-    engine::{BUSYBOX, Engine, container_pid},
+    connection::Start,
+    engine::{Engine, IMAGE},
     stage::Stage,
 };
 use crate::error::{Context, Error, Result};
-use std::{fs, sync::Arc, time::Duration};
+use bollard::models::HostConfig;
+use std::{fs, time::Duration};
 
 /// What is written, MiB.
 const SIZE: i64 = 64;
@@ -15,74 +17,73 @@ pub fn storage(stage: &mut Stage, column: &str) -> Result<()> {
     if let Some(outcome) = Engine::missing() {
         return stage.not_run(outcome);
     }
-    let engine = stage.engine(BUSYBOX)?;
+    let engine = stage.engine(Engine::make_busybox)?;
     let folder = stage.folder().join("data");
-    let mount: Vec<String> = match column {
-        "layer" => Vec::new(),
-        "volume" => vec!["-v".into(), "lab-data:/data".into()],
+    let mut host = HostConfig { network_mode: Some("none".into()), ..Default::default() };
+    let mount = match column {
+        "layer" => String::new(),
+        "volume" => "lab-data:/data".into(),
         "bind" => {
             fs::create_dir_all(&folder).at("create", &folder)?;
-            vec!["-v".into(), format!("{}:/data", folder.display())]
+            format!("{}:/data", folder.display())
         }
-        _ => vec!["--tmpfs".into(), "/data".into()],
+        _ => "--tmpfs /data".into(),
     };
-    stage.describe(&format!("inception run -d {} lab sleep 1000", mount.join(" ")));
-    let start = |engine: &Engine| {
-        let words: Vec<&str> = ["run", "-d", "--network", "none", "--name", column]
-            .into_iter()
-            .chain(mount.iter().map(String::as_str))
-            .chain(["lab", "sleep", "1000"])
-            .collect();
-        engine.run(&words).map(drop)
+    match column {
+        "layer" => {}
+        "tmpfs" => host.tmpfs = Some([("/data".into(), String::new())].into()),
+        _ => host.binds = Some(vec![mount.clone()]),
+    }
+    let option = if host.binds.is_some() { format!("-v {mount}") } else { mount };
+    stage.describe(&["inception run -d", &option, "lab sleep 1000"].join(" ").replace("  ", " "));
+    let start = || {
+        let host = host.clone();
+        engine.api().start(Start { name: column, image: IMAGE, words: &["sleep", "1000"], host })
     };
-    start(&engine)?;
-    watch(stage, &engine, column);
-    let write = format!("dd if=/dev/zero of=/data/file bs=1M count={SIZE} conv=fsync");
-    stage.observe_in("write", throughput(&engine, column, &write)?, "MiB/s");
-    let read = "dd if=/data/file of=/dev/null bs=1M";
-    stage.observe_in("read", throughput(&engine, column, read)?, "MiB/s");
+    let first = start()?;
+    stage.watch_container(first, "sleep");
+    let (write, read) = throughput(&engine, column)?;
+    stage.observe_in("write", write, "MiB/s");
+    stage.observe_in("read", read, "MiB/s");
     if column == "bind" {
         stage.observe("seen on the host as a file", folder.join("file").is_file());
     }
-    kill(stage, &engine, column)?;
-    engine.run(&["start", column])?;
-    watch(stage, &engine, column);
-    stage.observe("there after kill and start", is_there(&engine, column));
-    engine.run(&["rm", "--force", column])?;
-    start(&engine)?;
-    watch(stage, &engine, column);
-    stage.observe("there in a new container", is_there(&engine, column));
+    kill(stage, &engine, column, first)?;
+    let again = engine.api().start_again(column)?;
+    stage.watch_container(again, "sleep");
+    stage.observe("there after kill and start", is_there(&engine, column)?);
+    engine.api().remove(column)?;
+    stage.watch_container(start()?, "sleep");
+    stage.observe("there in a new container", is_there(&engine, column)?);
     Ok(())
 }
 
-/// MiB a second of a command that moves [`SIZE`], by the clock of the kernel, whose step is 10 ms.
-fn throughput(engine: &Engine, name: &str, command: &str) -> Result<i64> {
-    let script = format!("read a _ </proc/uptime; {command} 2>/dev/null; read b _ </proc/uptime; echo $a $b");
-    let printed = engine.run(&["exec", name, "sh", "-c", &script])?;
+/// MiB a second of writing and of reading [`SIZE`], by the clock of the kernel, whose step is 10 ms.
+fn throughput(engine: &Engine, name: &str) -> Result<(i64, i64)> {
+    let script = format!(
+        "read a _ </proc/uptime; dd if=/dev/zero of=/data/file bs=1M count={SIZE} conv=fsync 2>/dev/null || exit; \
+         read b _ </proc/uptime; dd if=/data/file of=/dev/null bs=1M 2>/dev/null || exit; \
+         read c _ </proc/uptime; echo $a $b $c"
+    );
+    let (code, printed) = engine.api().exec(name, &["sh", "-c", &script])?;
     let times: Vec<f64> = printed.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let speed = |from: f64, to: f64| (SIZE as f64 / (to - from).max(0.01)) as i64;
     match times[..] {
-        [start, end] => Ok((SIZE as f64 / (end - start).max(0.01)) as i64),
-        _ => Err(Error::Failed(format!("{command} printed {printed}"))),
+        [start, written, read] => Ok((speed(start, written), speed(written, read))),
+        _ => Err(Error::Failed(format!("to write and to read ended with {code}: {printed}"))),
     }
 }
 
-fn watch(stage: &mut Stage, engine: &Engine, name: &str) {
-    if let Some(pid) = container_pid(engine.run(&["inspect", name])) {
-        stage.watch_container(pid, "sleep");
-    }
-}
-
-fn is_there(engine: &Engine, name: &str) -> bool {
-    engine.run(&["exec", name, "ls", "/data/file"]).is_ok()
+fn is_there(engine: &Engine, name: &str) -> Result<bool> {
+    Ok(engine.api().exec(name, &["ls", "/data/file"])?.0 == 0)
 }
 
 /// SIGKILL to PID 1, and the engine's notice of it.
-fn kill(stage: &mut Stage, engine: &Arc<Engine>, name: &str) -> Result<()> {
-    let pid = container_pid(engine.run(&["inspect", name])).ok_or_else(|| Error::Failed("it does not run".into()))?;
+fn kill(stage: &mut Stage, engine: &Engine, name: &str, pid: i32) -> Result<()> {
     stage.say("kills the container");
     let pidfd = crate::sys::pidfd_open(pid).doing("find the container's PID 1")?;
     crate::sys::pidfd_send_signal(&pidfd, libc::SIGKILL).doing("kill the container's PID 1")?;
-    let ended = || container_pid(engine.run(&["inspect", name])).is_none();
+    let ended = || engine.api().pid(name).is_ok_and(|pid| pid.is_none());
     if stage.watch_until(Duration::from_secs(20), ended)? {
         stage.unwatch(pid, 137);
         return Ok(());

@@ -23,7 +23,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The events that make up the picture. task_newtask tells threads from processes.
@@ -37,6 +37,9 @@ const BUFFER_KIB: &str = "1024";
 
 /// How often the events are fetched: sooner than /proc is looked at.
 const READ_EVERY: Duration = Duration::from_millis(3);
+
+/// How long the reader may go on when it is to end.
+const LAST_CALL: Duration = Duration::from_millis(200);
 
 type Listeners = Arc<Mutex<Vec<Sender<TraceEvent>>>>;
 
@@ -196,7 +199,12 @@ fn remove_stale(instances: &Path) {
 fn read_pipe(mut pipe: File, listeners: &Listeners, ends: &AtomicBool) {
     let mut buffer = vec![0; 1 << 16];
     let mut rest: Vec<u8> = Vec::new();
+    let mut last_call = None;
     loop {
+        // Where the lab itself is traced, to read makes new events: it would never come to their end.
+        if ends.load(Ordering::Relaxed) && last_call.get_or_insert_with(Instant::now).elapsed() > LAST_CALL {
+            return;
+        }
         match pipe.read(&mut buffer) {
             Ok(0) => return,
             Ok(length) => rest.extend_from_slice(&buffer[..length]),
@@ -224,8 +232,8 @@ fn lock(listeners: &Listeners) -> std::sync::MutexGuard<'_, Vec<Sender<TraceEven
 
 /// Takes all that has come up to the mark `text` (or, should it be lost, for half a second).
 pub fn until_mark(receiver: &Receiver<TraceEvent>, text: &str, mut take: impl FnMut(TraceEvent)) {
-    let deadline = std::time::Instant::now() + Duration::from_millis(500);
-    while let Ok(event) = receiver.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while let Ok(event) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         if matches!(&event.what, What::Mark { text: found } if found == text) {
             return;
         }

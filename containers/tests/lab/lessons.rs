@@ -230,7 +230,43 @@ fn networks() {
     let runs = compared("networks", &["bridge", "host", "none"]);
     assert_eq!(all(&runs, "reaches another container by name"), [true, false, false]);
     assert_eq!(all(&runs, "reaches the host's loopback"), [false, true, false]);
+    assert_eq!(all(&runs, "reached by another container"), [true, false, false]);
     assert_eq!(all(&runs, "the host reaches it"), [true, true, false]);
+    // What is drawn is what was probed: a veth pair into the bridge, that bridge's address as the way out.
+    let map = &under(&runs, "bridge")["network"];
+    let (probe, bridge) = (&map["containers"][1], &map["bridge"]);
+    let outward = &probe["interfaces"][1];
+    assert_eq!((&probe["name"], &outward["name"]), (&json!("probe-bridge"), &json!("eth0")));
+    assert_eq!(outward["peer"]["bridge"], bridge["name"]);
+    let address = bridge["address"].as_str().unwrap().split('/').next().unwrap();
+    assert_eq!(probe["gateway"], address);
+    assert!(address.starts_with("198.19."), "{address}");
+    for run in &runs {
+        let count = |reached: bool| {
+            run["network"]["probes"].as_array().unwrap().iter().filter(|probe| probe["reached"] == reached).count()
+        };
+        let expected = match run["alternative"].as_str().unwrap() {
+            "bridge" => (5, 1),
+            "host" => (4, 2),
+            _ => (1, 5),
+        };
+        assert_eq!((count(true), count(false)), expected, "{run}");
+    }
+    let host = &under(&runs, "host")["network"]["containers"][1];
+    assert_eq!((&host["is_in_host"], host["interfaces"][0]["name"].as_str()), (&json!(true), Some("lo")));
+    assert_eq!(under(&runs, "none")["network"]["containers"][1]["gateway"], Value::Null);
+}
+
+/// The same in a terminal.
+#[test]
+fn a_network_drawn_in_letters() {
+    let output = std::process::Command::new(crate::harness::INCEPTION).args(["lab", "networks"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["┌ web ─", "┌ probe-host ╌", "═╧═", "│ no default route │", "probe-bridge ───▶ web ", " ─ ✗  host "]
+    {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    assert_eq!(text.matches("no connection").count(), 8, "{text}");
 }
 
 #[test]

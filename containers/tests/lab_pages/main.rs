@@ -12,5 +12,6 @@ mod peers;
 mod refusals;
 mod served;
 mod server;
+mod spoken;
 #[path = "../stack/webdriver.rs"]
 mod webdriver;

@@ -2,6 +2,7 @@
 
 use crate::{
     harness::{INCEPTION, run},
+    spoken::{headings_in_order, hear, nothing_is_nameless},
     webdriver::Browser,
 };
 use serde_json::json;
@@ -39,9 +40,9 @@ const UNREADABLE: &str = r#"
     if (wide > innerWidth) found.push(`the page is ${wide} wide on ${innerWidth}`);
     for (const lane of document.querySelectorAll("svg.lane")) {
         const size = lane.getBoundingClientRect();
-        const boxes = [...lane.querySelectorAll("text.name, text.tick, g.number circle")].map((one) => {
+        const boxes = [...lane.querySelectorAll("text.name, text.tick, g.number circle, .network text, .layers text")].map((one) => {
             const box = one.getBoundingClientRect();
-            if (box.left < size.left - 1 || one.matches("text.tick, circle") && box.right > size.right + 1)
+            if (box.left < size.left - 1 || one.matches("text.tick, circle, .network text, .layers text") && box.right > size.right + 1)
                 found.push(`${one.textContent} leaves ${lane.ariaLabel}`);
             return [one, box];
         });
@@ -95,4 +96,54 @@ fn self_contained_valid_and_readable() {
         let is_dark = paper.as_str().unwrap().contains("(20, 23, 27)");
         assert_eq!(is_dark, scheme == "dark", "{paper}");
     }
+}
+
+/// The lessons whose pictures are not of processes alone.
+#[test]
+fn networks_and_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, drawing) = (folder.path().join("lab.html"), folder.path().join("lab.svg"));
+    let mut command = Command::new(INCEPTION);
+    command.args(["lab", "networks", "layers", "--yes", "--html"]).arg(&file).arg("--svg").arg(&drawing);
+    run(&mut command).ok();
+    validate(&file);
+    let drawing = fs::read_to_string(&drawing).unwrap();
+    assert!(drawing.matches("class=\"probe ").count() == 18 && drawing.contains("<desc"), "{drawing}");
+
+    let browser = Browser::start(|program| Command::new(program), "lab.test");
+    browser.go(&format!("file://{}", file.display()));
+    let count =
+        |css: &str| browser.script(&format!("return document.querySelectorAll({css:?}).length")).as_u64().unwrap();
+    assert_eq!(count("#networks-bridge .probe.reached .tip"), 5);
+    assert_eq!((count("#networks-bridge .cable"), count("#networks-none .cable")), (2, 1));
+    // No colour alone: what is no connection is dashed and ends in a cross.
+    assert_eq!((count(".probe.missed .cross"), count(".probe.missed .tip")), (8, 0));
+    assert_eq!((count("#networks-host .container.shared"), count(".container.shared")), (1, 1));
+    assert_eq!((count("#layers rect.layer"), count("#layers rect.layer.config")), (6, 1));
+    for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
+        put_on(&browser, width, scheme);
+        browser.photograph(&photograph(&format!("network-{width}-{scheme}")));
+        assert_eq!(browser.script(UNREADABLE), json!([]), "{width} {scheme}");
+    }
+
+    let heard = hear(&browser);
+    headings_in_order(&heard);
+    nothing_is_nameless(&heard);
+    let heading = |level| heard.iter().filter(move |one| one.level == Some(level)).map(|one| one.name.as_str());
+    assert_eq!(heading(1).collect::<Vec<_>>(), ["What PID 1 does"]);
+    assert_eq!(heading(2).count(), 2);
+    let described = |name: &str| {
+        let found = heard.iter().find(|one| one.role == "image" && one.name == name);
+        found.unwrap_or_else(|| panic!("no picture “{name}”")).description.clone()
+    };
+    let words = described("The network of web and probe-bridge, and who reached whom");
+    for part in
+        ["eth0 198.19.", " and its bridge inc-", "probe-bridge reached web at web:8080", "did not reach host at 127"]
+    {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    let words = described("The image's layers, the last instruction on top");
+    assert!(words.contains("RUN rm: 0 KiB, adds 0 files, hides 1 file below; again: ✓ from cache"), "{words}");
+    let lanes = heard.iter().find(|one| one.role == "image" && one.name.starts_with("host: one process in "));
+    assert!(lanes.is_some_and(|one| one.description.starts_with("httpd[1], outside ")), "{lanes:?}");
 }

@@ -4,9 +4,10 @@ use crate::{
     harness::eventually,
     page::{photograph, put_on, validate},
     server::{Server, ask},
+    spoken::{headings_in_order, hear, nothing_is_nameless},
     webdriver::Browser,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{fs, process::Command};
 
 /// The lane of tini, and in it the row of the process of this name.
@@ -55,12 +56,16 @@ fn choose_run_and_send_signals() {
         browser.find(&row(name));
     }
     assert_eq!(browser.script("return document.querySelectorAll('#board .run').length"), 6, "all side by side");
+    listen(&browser);
     let (shell, app) = (pid_of(&browser, "sh"), pid_of(&browser, "app"));
 
     // By mouse: the shell is stopped, so that it can't wait for its child.
     browser.click(&row("sh"));
     comes(&browser, "#signals-title", "sh[2]");
     browser.photograph(&photograph("served-dialog"));
+    let dialog = hear(&browser);
+    let is_there = |role: &str, name: &str| dialog.iter().any(|one| one.role == role && one.name == name);
+    assert!(is_there("dialog", "Send sh[2] a signal") && is_there("button", "SIGSTOP"), "{dialog:#?}");
     browser.click("#signals[open] button[value=STOP]");
     comes(&browser, &row("sh"), "stopped");
     assert_eq!(state(&shell), Some('T'));
@@ -102,21 +107,42 @@ fn choose_run_and_send_signals() {
                       return ids.filter((id, index) => ids.indexOf(id) !== index)";
     assert_eq!(browser.script(duplicates), json!([]));
     assert_eq!(browser.script("return window.refused"), json!([]), "the page breaks its own policy");
-    names(&browser);
+    let heard = hear(&browser);
+    headings_in_order(&heard);
+    nothing_is_nameless(&heard);
+    let run = heard.iter().find(|one| one.role == "article" && one.name.starts_with("tini, exit status "));
+    assert!(run.is_some(), "{heard:?}");
 }
 
-/// Everything that can be used has a name that a screen reader can say.
-fn names(browser: &Browser) {
-    let nodes = browser.devtools("Accessibility.getFullAXTree", json!({}));
-    let uses = ["button", "link", "checkbox", "radio", "DisclosureTriangle", "img", "table", "alertdialog"];
-    let nameless: Vec<&Value> = nodes["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|node| uses.iter().any(|role| node["role"]["value"] == *role) && node["ignored"] == false)
-        .filter(|node| node["role"]["value"] != "table" && node["name"]["value"].as_str().is_none_or(str::is_empty))
-        .collect();
-    assert!(nameless.is_empty(), "{nameless:?}");
+/// What a screen reader has of the page while the lesson waits for its reader.
+fn listen(browser: &Browser) {
+    let heard = hear(browser);
+    headings_in_order(&heard);
+    nothing_is_nameless(&heard);
+    let is_there = |role: &str, name: &str| {
+        assert!(heard.iter().any(|one| one.role == role && one.name == name), "no {role} “{name}” in {heard:#?}");
+    };
+    for (role, name) in [
+        ("navigation", "Lessons"),
+        ("region", "The lesson"),
+        ("region", "The program app"),
+        ("group", "What do you expect?"),
+        ("region", "The run"),
+        ("form", "Run the lesson"),
+        ("group", "Run it under"),
+        ("checkbox", "sh -c"),
+        ("button", "Go on"),
+        ("button", "End"),
+        ("article", "no init, running"),
+    ] {
+        is_there(role, name);
+    }
+    // What the lab says while it runs, the state of the run, and the verdict on the choice: read when they change.
+    let live = heard.iter().filter(|one| one.role == "status" && one.live.as_deref() == Some("polite"));
+    assert_eq!(live.count(), 3);
+    // A process is a button that says who it is, how it is, and what it is for; once, not twice.
+    let row = heard.iter().find(|one| one.role == "button" && one.name.starts_with("sh[2], outside ")).expect("a row");
+    assert!(row.name.ends_with(": runs. Send a signal") && row.description.is_empty(), "{row:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     STYLE, View, axis, id_of,
     lane::{Lane, named},
-    patterns, summary, title,
+    layers, network, patterns, summary, title,
 };
 use crate::lab::{lesson::Lesson, recording::Run};
 use maud::{Markup, PreEscaped, html};
@@ -24,18 +24,30 @@ pub fn svg(lessons: &[(&Lesson, Vec<Run>)]) -> String {
             text.heading x=(MARGIN) y=(y + 15.0) { "Lesson " (lesson.number) ": " (lesson.title.replace('`', "")) }
         });
         y += HEADING + 8.0;
+        let runs: Vec<&Run> = runs.iter().collect();
+        if let Some((picture, height)) = layers::picture(&runs, &lesson.name) {
+            parts.push(html! { svg x=(MARGIN) y=(y) width=(WIDTH - 2.0 * MARGIN) height=(height) { (picture) } });
+            y += height + 8.0;
+        }
         for view in &views {
             let id = id_of(&lesson.name, view.alternative);
-            let (title, recording) = (title(view.alternative), view.recording);
-            let (picture, height) = named(&Lane { id: &id, title, recording, now: view.now, is_live: false }, &axis);
+            let (title, recording) = (title(&lesson.name, view.alternative), view.recording);
+            let lane = named(&Lane { id: &id, title, recording, now: view.now, is_live: false }, &axis);
+            let map = view.run.and_then(|run| run.network.as_ref()).map(|map| network::picture(map, &id));
             parts.push(html! {
                 text.name x=(MARGIN) y=(y + 12.0) {
                     tspan.program { (title) }
                     tspan.fate { @for words in summary(view.run) { "   " (words) } }
                 }
-                svg x=(MARGIN) y=(y + HEADING - 4.0) width=(WIDTH - 2.0 * MARGIN) height=(height) { (picture) }
             });
-            y += HEADING + height + 8.0;
+            y += HEADING - 4.0;
+            for (picture, height) in map.into_iter().chain([lane]) {
+                parts.push(html! {
+                    svg x=(MARGIN) y=(y) width=(WIDTH - 2.0 * MARGIN) height=(height) { (picture) }
+                });
+                y += height + 8.0;
+            }
+            y += 4.0;
         }
     }
     let drawing = html! {

@@ -78,14 +78,17 @@ fn picture(lane: &Lane, axis: &Axis, marks: &[Mark]) -> (Markup, f64) {
     let height = bottom + 22.0;
     let places: HashMap<i32, f64> =
         rows.iter().enumerate().map(|(index, row)| (row.process.pid, top + index as f64 * ROW)).collect();
-    let summary = format!(
-        "{}: {} processes in {}",
-        lane.title,
-        lane.recording.processes.len(),
-        duration(lane.now.max(lane.recording.length))
-    );
+    let count = match lane.recording.processes.len() {
+        1 => "one process".to_owned(),
+        count => format!("{count} processes"),
+    };
+    let summary = format!("{}: {count} in {}", lane.title, duration(lane.now.max(lane.recording.length)));
+    let words = format!("{}-words", lane.id);
     let drawn = html! {
-        svg.lane width="100%" height=(height) role=(if lane.is_live { "group" } else { "img" }) aria-label=(summary) {
+        svg.lane width="100%" height=(height) role=(if lane.is_live { "group" } else { "img" }) aria-label=(summary)
+            aria-describedby=[(!lane.is_live).then_some(&words)] {
+            // Of a live one the rows themselves can be read; those of a picture need not be.
+            @if !lane.is_live { desc id=(words) { (told_rows(&rows, others.len())) } }
             @for (from, to) in &axis.breaks {
                 (axis_break(axis.place(*from), axis.place(*to), top, bottom, *to - *from))
             }
@@ -106,6 +109,19 @@ fn picture(lane: &Lane, axis: &Axis, marks: &[Mark]) -> (Markup, f64) {
         }
     };
     (drawn, height)
+}
+
+/// What the rows show.
+fn told_rows(rows: &[Row], others: usize) -> String {
+    let mut parts: Vec<String> = rows.iter().map(spoken).collect();
+    if others > 0 {
+        parts.push(format!("{others} more processes"));
+    }
+    parts.join(". ")
+}
+
+fn spoken(row: &Row) -> String {
+    format!("{}, outside {}: {}", name(row.process), row.process.pid, row.fate)
 }
 
 pub fn percent(place: f64) -> String {
@@ -129,13 +145,14 @@ fn row_picture(lane: &Lane, row: &Row, axis: &Axis, places: &HashMap<i32, f64>) 
     let start = axis.place(process.start);
     let end = process.end.map(|end| axis.place(end));
     let can_be_chosen = lane.is_live && process.end.is_none();
-    let spoken = format!("{}, outside {}: {}", name(process), process.pid, row.fate);
+    let spoken = spoken(row);
     let action = can_be_chosen.then(|| format!("{spoken}. Send a signal"));
     html! {
         g.process.choosable[can_be_chosen] id=(format!("{}-{}", lane.id, process.pid)) data-pid=(process.pid)
             data-name=(name(process)) role=[can_be_chosen.then_some("button")] tabindex=[can_be_chosen.then_some("0")]
             aria-label=[action] {
-            title { (spoken) }
+            // What can be chosen says so itself.
+            @if !can_be_chosen { title { (spoken) } }
             // The whole row can be hit.
             rect.row x="0" y=(y) width="100%" height=(ROW - 2.0) rx="4" {}
             text.name x=(6.0 + indent) y=(y + TEXT) {

@@ -3,7 +3,9 @@
 mod axis;
 mod drawing;
 mod lane;
+mod layers;
 mod marks;
+mod network;
 mod rows;
 mod story;
 mod table;
@@ -14,7 +16,8 @@ pub use table::comparison;
 pub use text::{clean, line, markdown};
 
 use crate::lab::{
-    lesson::Lesson,
+    alternative::Alternative,
+    lesson::{self, Experiment, Lesson},
     recording::{Outcome, Run, Source},
 };
 use axis::Axis;
@@ -57,13 +60,13 @@ pub fn page(lessons: &[(&Lesson, Vec<Run>)]) -> String {
     let body = html! {
         (patterns())
         header {
-            h1 { (line(&title)) }
+            h1 { "What PID 1 does" }
             p.source { "Run and measured by " code { "inception lab" } " " (env!("CARGO_PKG_VERSION")) "." }
             (legend())
             @if lessons.len() > 1 { (contents(lessons)) }
         }
         main {
-            @for (lesson, runs) in lessons { (section(lesson, runs, lessons.len() > 1)) }
+            @for (lesson, runs) in lessons { (section(lesson, runs)) }
         }
     };
     document(&title, head, body)
@@ -96,11 +99,11 @@ fn contents(lessons: &[(&Lesson, Vec<Run>)]) -> Markup {
     }
 }
 
-fn section(lesson: &Lesson, runs: &[Run], is_one_of_many: bool) -> Markup {
+fn section(lesson: &Lesson, runs: &[Run]) -> Markup {
     let views: Vec<View> = runs.iter().map(View::of).collect();
     html! {
         section.lesson id=(lesson.name) {
-            @if is_one_of_many { h2 { "Lesson " (lesson.number) ": " (line(&lesson.title)) } }
+            h2 { "Lesson " (lesson.number) ": " (line(&lesson.title)) }
             div.sides {
                 div.words { (before(lesson)) (expected(lesson)) (after(lesson)) }
                 div.pictures { (comparison(runs)) (board(&lesson.name, &views, false)) (source(runs)) }
@@ -118,7 +121,8 @@ pub fn before(lesson: &Lesson) -> Markup {
         @for program in &lesson.programs {
             figure.program {
                 figcaption { code { (program.file) } ", " (program.language) }
-                pre tabindex="0" { code { (program.text) } }
+                // It can be scrolled, and so has a name and can be reached by keyboard.
+                pre tabindex="0" role="region" aria-label=(format!("The program {}", program.file)) { code { (program.text) } }
             }
         }
     }
@@ -174,26 +178,47 @@ fn id_of(lesson: &str, alternative: &str) -> String {
 }
 
 /// All lanes of a lesson on one axis.
-pub fn board(id: &str, views: &[View], is_live: bool) -> Markup {
+pub fn board(lesson: &str, views: &[View], is_live: bool) -> Markup {
     let axis = axis(views);
+    let runs: Vec<&Run> = views.iter().filter_map(|view| view.run).collect();
+    let layers = layers::picture(&runs, lesson);
+    // All that there is of such a run is in that picture.
+    let is_drawn = |view: &View| {
+        let is_empty = view.recording.processes.is_empty() && view.recording.events.is_empty();
+        layers.is_some() && is_empty && view.run.is_some_and(|run| run.outcome == Outcome::Ran)
+    };
     html! {
-        @for view in views {
-            @let id = id_of(id, view.alternative);
+        @if let Some((picture, _)) = &layers {
+            article.run aria-labelledby=(format!("{lesson}-layers-heading")) {
+                h3 id=(format!("{lesson}-layers-heading")) { "The image" }
+                (picture)
+            }
+        }
+        @for view in views.iter().filter(|view| !is_drawn(view)) {
+            @let (id, title) = (id_of(lesson, view.alternative), title(lesson, view.alternative));
             article.run id=(id) data-alternative=(view.alternative) aria-labelledby=(format!("{id}-title")) {
-                h4 id=(format!("{id}-title")) { (title(view.alternative)) (status(view.run)) }
+                @let spoken = [vec![title.to_owned()], summary(view.run)].concat().join(", ");
+                h3 id=(format!("{id}-title")) aria-label=(spoken) { (title) (status(view.run)) }
                 @if let Some(Outcome::Ran) | None = view.run.map(|run| &run.outcome) {
                     @if !view.command.is_empty() { p.command { code { (clean(view.command)) } } }
                     @let is_live = is_live && view.run.is_none();
-                    @let (title, recording) = (view.alternative, view.recording);
-                    (lane::lane(&Lane { id: &id, title, recording, now: view.now, is_live }, &axis))
+                    @if let Some(map) = view.run.and_then(|run| run.network.as_ref()) { (network::picture(map, &id).0) }
+                    (lane::lane(&Lane { id: &id, title, recording: view.recording, now: view.now, is_live }, &axis))
                 }
             }
         }
     }
 }
 
-fn title(alternative: &str) -> &str {
-    crate::lab::alternative::Alternative::named(alternative).map_or(alternative, |known| known.title())
+/// What a lesson compares, as people call it.
+fn title<'a>(lesson: &str, compared: &'a str) -> &'a str {
+    // Other things than inits may have an init's name: `none` is a network, too.
+    let known = Alternative::named(compared).filter(|_| is_about_inits(lesson));
+    known.map_or(compared, |known| known.title())
+}
+
+fn is_about_inits(lesson: &str) -> bool {
+    lesson::find(lesson).is_some_and(|lesson| matches!(lesson.experiment, Experiment::Under(_)))
 }
 
 /// How a run went, beside its title.
@@ -291,6 +316,9 @@ pub fn legend() -> Markup {
                 (mark(html! { line.signal.dropped y1="-9" y2="0" {} path.signal.dropped d="M-6 4H6M-6 .5H6" {} },
                     "signal that the kernel dropped"))
                 (bar("break", Some("url(#break)"), "nothing happens: the time axis is shorter here"))
+                (mark(html! { g.probe.reached { line x1="-9" x2="4" {} path.tip d="M8 0L-1-5V5Z" {} } }, "connection"))
+                (mark(html! { g.probe.missed { line x1="-9" x2="0" {} path.cross d="M-2-4L6 4M-2 4L6-4" {} } },
+                    "no connection"))
             }
             p { "Numbers in a picture stand before its lines below. Pids are those inside; “outside” is the host's." }
         }

@@ -8,7 +8,10 @@ use crate::lab::{
 
 /// So many processes are shown one by one.
 const ROWS: usize = 14;
-/// Of more, the first few are, and the others as one row that counts them.
+/// Of more, those that lived for some of the run (this part of it), as long as they are not too many either.
+const SOME: u64 = 6;
+const MOST_ROWS: usize = 24;
+/// Otherwise the first few; the others are one row that counts them.
 const FIRST_ROWS: usize = 5;
 
 /// One process's row.
@@ -47,8 +50,12 @@ pub fn rows(recording: &Recording, now: u64) -> (Vec<Row<'_>>, Vec<&Process>) {
             waiting.extend(children.rev().map(|child| (child, depth + 1)));
         }
     }
-    let shown = if order.len() > ROWS { FIRST_ROWS } else { order.len() };
-    let others = order.split_off(shown);
+    let lived = |process: &Process| process.end.unwrap_or(now).saturating_sub(process.start) >= now / SOME;
+    let others = match order.iter().filter(|(process, _)| lived(process)).count() {
+        _ if order.len() <= ROWS => Vec::new(),
+        1..=MOST_ROWS => order.extract_if(.., |(process, _)| !lived(process)).collect(),
+        _ => order.split_off(FIRST_ROWS),
+    };
     let rows = order.into_iter().map(|(process, depth)| row(recording, process, depth, now)).collect();
     (rows, others.into_iter().map(|(process, _)| process).collect())
 }
@@ -191,5 +198,13 @@ mod tests {
         let recording = Recording { processes, events: Vec::new(), length: 100 };
         let (rows, others) = rows(&recording, 100);
         assert_eq!((rows.len(), others.len(), rows[4].depth), (5, 34, 4));
+        // Those that were there for a while are shown, where they are few.
+        let short =
+            |process: &Process| Process { end: Some(if process.pid % 4 == 0 { 60 } else { 3 }), ..process.clone() };
+        let processes = recording.processes.iter().map(short).collect();
+        let recording = Recording { processes, events: Vec::new(), length: 100 };
+        let (rows, others) = super::rows(&recording, 100);
+        assert_eq!((rows.len(), others.len()), (9, 30));
+        assert!(rows.iter().all(|row| row.process.pid % 4 == 0));
     }
 }

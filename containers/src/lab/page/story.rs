@@ -28,10 +28,16 @@ pub fn story<'a>(recording: &'a Recording) -> (Vec<Line<'a>>, usize) {
             None => lines.push(Line { number: 0, event, text: told(recording, event), more: 0 }),
         }
     }
-    let left_out = lines.len().saturating_sub(LINES);
-    if left_out > 0 {
-        lines.drain(LINES / 2..LINES / 2 + left_out);
+    let all = lines.len();
+    if all > LINES {
+        // A runtime makes orphans all the time: they tell least.
+        lines.retain(|line| line.event.kind != Kind::Adopt);
     }
+    let too_many = lines.len().saturating_sub(LINES);
+    if too_many > 0 {
+        lines.drain(LINES / 2..LINES / 2 + too_many);
+    }
+    let left_out = all - lines.len();
     for (index, line) in lines.iter_mut().enumerate() {
         line.number = index + 1;
     }

@@ -1,6 +1,6 @@
 //! All that was measured in a lesson, side by side.
 
-use super::{text::clean, title};
+use super::{is_about_inits, text::clean, title};
 use crate::lab::recording::Run;
 use maud::{Markup, html};
 
@@ -12,23 +12,24 @@ pub fn comparison(runs: &[Run]) -> Markup {
             names.push((&observation.name, observation.unit.as_deref()));
         }
     }
+    let first = if runs.iter().any(|run| is_about_inits(&run.name)) { "under" } else { "compared" };
     let is_tall = names.len() > runs.len().max(3);
     html! {
         h3 { "What was measured" }
         div.scroll tabindex="0" role="region" aria-label="What was measured" {
             table {
                 @if is_tall {
-                    thead { tr { th scope="col" { "measured" } @for run in runs { th scope="col" { (title(&run.alternative)) } } } }
+                    thead { tr { th scope="col" { "measured" } @for run in runs { th scope="col" { (title(&run.name, &run.alternative)) } } } }
                     tbody {
                         @for (name, unit) in &names {
                             tr { th scope="row" { (head(name, *unit)) } @for run in runs { (cell(run, name)) } }
                         }
                     }
                 } @else {
-                    thead { tr { th scope="col" { "under" } @for (name, unit) in &names { th scope="col" { (head(name, *unit)) } } } }
+                    thead { tr { th scope="col" { (first) } @for (name, unit) in &names { th scope="col" { (head(name, *unit)) } } } }
                     tbody {
                         @for run in runs {
-                            tr { th scope="row" { (title(&run.alternative)) } @for (name, _) in &names { (cell(run, name)) } }
+                            tr { th scope="row" { (title(&run.name, &run.alternative)) } @for (name, _) in &names { (cell(run, name)) } }
                         }
                     }
                 }

@@ -65,12 +65,14 @@ pub fn lesson(lesson: &Lesson) -> String {
                 h1 { "Lesson " (lesson.number) ": " (line(&lesson.title)) }
             }
             main.sides {
-                section.words aria-label="The lesson" {
+                section.words aria-labelledby="lesson-title" {
+                    h2.unseen #lesson-title { "The lesson" }
                     (before(lesson))
                     (choices(lesson))
                     details.after { summary { "Why, and how to do it right" } (after(lesson)) }
                 }
-                section.pictures aria-label="The run" {
+                section.pictures aria-labelledby="run-title" {
+                    h2.unseen #run-title { "The run" }
                     (controls(lesson))
                     (legend())
                     // What happens, for the screen reader; the board itself changes too often.
@@ -99,7 +101,7 @@ fn choices(lesson: &Lesson) -> Markup {
 
 fn controls(lesson: &Lesson) -> Markup {
     html! {
-        form #controls data-lesson=(lesson.name) {
+        form #controls data-lesson=(lesson.name) aria-label="Run the lesson" {
             @match lesson.experiment {
                 Experiment::Under(_) => (alternatives()),
                 Experiment::With(_) => p { "It compares: " (lesson.columns.join(", ")) "." },
