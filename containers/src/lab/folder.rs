@@ -3,6 +3,7 @@
 
 use super::{alternative::Alternative, engine, leftover, lesson::Program};
 use crate::error::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -48,7 +49,12 @@ impl Folder {
 /// Of other users it can remove none, and need not.
 fn remove_stale(above: &Path) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
-        if leftover::is_left_behind(&entry.file_name().to_string_lossy()) {
+        // One lab at a time: two would end each other's daemons in the middle of it.
+        if leftover::is_left_behind(&entry.file_name().to_string_lossy())
+            && let Ok(folder) = fs::File::open(entry.path())
+            && let Ok(_lock) = Flock::lock(folder, FlockArg::LockExclusive)
+            && entry.path().is_dir()
+        {
             engine::remove_stale(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }

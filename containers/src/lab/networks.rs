@@ -108,8 +108,8 @@ fn start(api: &Connection, name: &str, network: &str, listen: &str) -> Result<i3
 fn look(api: &Connection, name: &str, is_in_host: bool, targets: &[(&str, u16)]) -> Result<(Container, Vec<bool>)> {
     let mut script = String::from("ip -o link; ip -o -4 addr; ip route; ");
     for (host, port) in targets {
-        // A name server that does not answer would take longer.
-        let probe = format!("timeout 1 nc -w 1 '{host}' {port} </dev/null >/dev/null 2>&1");
+        // A busy machine may need a second; a name server that does not answer would take longer than these.
+        let probe = format!("timeout 3 nc -w 2 '{host}' {port} </dev/null >/dev/null 2>&1");
         script += &format!("{probe} && echo reached yes || echo reached no; ");
     }
     let (_, text) = api.exec(name, &["sh", "-c", &script])?;

@@ -117,7 +117,7 @@ fn networks_and_layers() {
     assert_eq!(count("#networks-bridge .probe.reached .tip"), 5);
     assert_eq!((count("#networks-bridge .cable"), count("#networks-none .cable")), (2, 1));
     // No colour alone: what is no connection is dashed and ends in a cross.
-    assert_eq!((count(".probe.missed .cross"), count(".probe.missed .tip")), (8, 0));
+    assert_eq!((count("#networks .probe.missed .cross"), count("#networks .probe.missed .tip")), (8, 0));
     assert_eq!((count("#networks-host .container.shared"), count(".container.shared")), (1, 1));
     assert_eq!((count("#layers rect.layer"), count("#layers rect.layer.config")), (6, 1));
     for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
