@@ -14,6 +14,9 @@ use inception_init::supervise::Supervisor;
 use inception_init::vm;
 use inception_init::{environment, inherited, report, signal, supervise, sys, warning};
 
+/// So that cargo links anew when it changes.
+const _: &str = include_str!("layout.ld");
+
 mod memory;
 #[cfg(panic = "abort")]
 mod unwinder;
