@@ -8,7 +8,9 @@ use super::{
 };
 use crate::error::{Context, Error, Result};
 use bollard::models::{HostConfig, NetworkCreateRequest};
+use socket2::{Domain, Socket, Type};
 use std::{
+    collections::HashMap,
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
@@ -17,10 +19,13 @@ use std::{
 /// How long the host waits for a connection that does not come about.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// The network and the container that all columns have in common.
+/// The network and the container that the columns have in common.
 const NETWORK: &str = "lab-net";
 const WEB: &str = "web";
 const WEB_PORT: u16 = 8080;
+/// Those of the column macvlan: stations of the network that the bridge of [`NETWORK`] is.
+const LAN: &str = "lab-lan";
+const LAN_WEB: &str = "web-lan";
 
 /// The experiment.
 pub fn networks(stage: &mut Stage, column: &str) -> Result<()> {
@@ -31,13 +36,17 @@ pub fn networks(stage: &mut Stage, column: &str) -> Result<()> {
     let api = engine.api();
     let port = free_port()?;
     let listen = if column == "host" { format!("127.0.0.1:{port}") } else { port.to_string() };
-    let network = if column == "bridge" { NETWORK } else { column };
+    let (network, web_name, parent) = match column {
+        "bridge" => (NETWORK, WEB, None),
+        "macvlan" => (LAN, LAN_WEB, Some(make_lan(api)?)),
+        other => (other, WEB, None),
+    };
     // The columns are side by side.
     let name = format!("probe-{column}");
     stage.describe(&format!("inception run -d --network {network} --name {name} lab httpd -f -p {listen}"));
     let pid = start(api, &name, network, &listen)?;
     stage.watch_container(pid, "httpd");
-    let web_pid = api.pid(WEB)?.ok_or_else(|| Error::Failed(format!("{WEB} does not run")))?;
+    let web_pid = api.pid(web_name)?.ok_or_else(|| Error::Failed(format!("{web_name} does not run")))?;
     for (pid, port) in [(pid, port), (web_pid, WEB_PORT)] {
         if !stage.watch_until(PATIENCE, || listens(pid, port))? {
             return Err(Error::Failed(format!("the server that is process {pid} does not listen on port {port}")));
@@ -45,11 +54,11 @@ pub fn networks(stage: &mut Stage, column: &str) -> Result<()> {
     }
 
     stage.say("looks around in both containers");
-    let (web, from_web) = look(api, WEB, false, &[(&name, port)])?;
+    let (web, from_web) = look(api, web_name, false, &[(&name, port)])?;
     let web_address = web.address().unwrap_or_default();
     let listener = TcpListener::bind("127.0.0.1:0").doing("listen on loopback")?;
     let here = listener.local_addr().doing("listen on loopback")?.port();
-    let targets = [(WEB, WEB_PORT), (&*web_address, WEB_PORT), ("127.0.0.1", here)];
+    let targets = [(web_name, WEB_PORT), (&*web_address, WEB_PORT), ("127.0.0.1", here)];
     let is_in_host = shares_network(pid)?;
     let looked = std::thread::scope(|scope| {
         // Whoever connects is hung up on; the last one is the lab itself.
@@ -61,17 +70,18 @@ pub fn networks(stage: &mut Stage, column: &str) -> Result<()> {
     let (probe, from_probe) = looked?;
     // Without an address of its own it can only be looked for on the host's loopback.
     let address = if is_in_host { None } else { probe.address() }.unwrap_or_else(|| "127.0.0.1".into());
-    let targets = [(&*name, &*address, port), (WEB, &*web_address, WEB_PORT)];
+    let targets = [(&*name, &*address, port), (web_name, &*web_address, WEB_PORT)];
     let mut probes: Vec<Probe> = Vec::new();
     let mut note = |from: &str, to: &str, (host, port): (&str, u16), reached: bool| {
         probes.push(Probe { from: from.into(), to: to.into(), target: format!("{host}:{port}"), reached });
         reached
     };
-    let by_name = note(&name, WEB, (WEB, WEB_PORT), from_probe[0]);
-    note(&name, WEB, (&web_address, WEB_PORT), from_probe[1]);
-    let from_outside = note(WEB, &name, (&name, port), from_web[0]);
+    let by_name = note(&name, web_name, (web_name, WEB_PORT), from_probe[0]);
+    note(&name, web_name, (&web_address, WEB_PORT), from_probe[1]);
+    let from_outside = note(web_name, &name, (&name, port), from_web[0]);
     let loopback = note(&name, HOST, ("127.0.0.1", here), from_probe[2]);
-    let [by_host, _] = targets.map(|(to, host, port)| note(HOST, to, (host, port), connects(host, port)));
+    let by_host = |host: &str, port| connects(host, port, parent.as_deref());
+    let [by_host, _] = targets.map(|(to, host, port)| note(HOST, to, (host, port), by_host(host, port)));
 
     let mut names: Vec<&str> = probe.interfaces.iter().map(|one| one.name.as_str()).collect();
     names.sort_unstable();
@@ -84,7 +94,7 @@ pub fn networks(stage: &mut Stage, column: &str) -> Result<()> {
     stage.observe("reached by another container", from_outside);
     stage.observe("reaches the host's loopback", loopback);
     stage.observe("the host reaches it", by_host);
-    let bridge = web.cable().and_then(|(_, peer)| peer.bridge.clone());
+    let bridge = parent.or_else(|| web.cable().and_then(|(_, peer)| peer.bridge.clone()));
     let bridge = bridge.map(|name| Interface { address: host_address(&name), name, peer: None });
     stage.network = Some(NetworkMap { bridge, containers: vec![web, probe], probes });
     Ok(())
@@ -97,6 +107,23 @@ fn make_ready(engine: &Engine) -> Result<()> {
     let request = NetworkCreateRequest { name: NETWORK.into(), ..Default::default() };
     api.wait("create a network", api.docker.create_network(request))?;
     start(api, WEB, NETWORK, &WEB_PORT.to_string()).map(drop)
+}
+
+/// A macvlan network with the common network's bridge as its parent, and who is to be reached there; the parent's name.
+fn make_lan(api: &Connection) -> Result<String> {
+    let found = api.wait("look at a network", api.docker.inspect_network(NETWORK, None))?;
+    let id = found.id.ok_or_else(|| Error::Failed(format!("the network {NETWORK} has no id")))?;
+    // docs/networks.md: how the engine names its bridges.
+    let parent = format!("inc-{}", &id[..10]);
+    let request = NetworkCreateRequest {
+        name: LAN.into(),
+        driver: Some("macvlan".into()),
+        options: Some(HashMap::from([("parent".into(), parent.clone())])),
+        ..Default::default()
+    };
+    api.wait("create a macvlan network", api.docker.create_network(request))?;
+    start(api, LAN_WEB, LAN, &WEB_PORT.to_string())?;
+    Ok(parent)
 }
 
 fn start(api: &Connection, name: &str, network: &str, listen: &str) -> Result<i32> {
@@ -150,7 +177,7 @@ fn interfaces(text: &str) -> Vec<(Interface, Option<u32>)> {
     found
 }
 
-/// The host's interface of this number, and the bridge that it is in.
+/// The host's interface of this number (a veth pair's other end, or a macvlan's parent), and the bridge that it is in.
 fn host_end(number: u32) -> Option<Peer> {
     let is_it = |entry: &fs::DirEntry| {
         fs::read_to_string(entry.path().join("ifindex")).is_ok_and(|text| text.trim() == number.to_string())
@@ -187,9 +214,16 @@ fn listens(pid: i32, port: u16) -> bool {
     [read("tcp"), read("tcp6")].iter().any(|text| text.lines().any(is_it))
 }
 
-fn connects(host: &str, port: u16) -> bool {
-    let address = format!("{host}:{port}").parse::<SocketAddr>();
-    address.is_ok_and(|address| TcpStream::connect_timeout(&address, LIMIT).is_ok())
+/// Whether the host itself gets a connection: by its routes, or through one interface, because where no route leads to an
+/// address, another machine may answer.
+fn connects(host: &str, port: u16, interface: Option<&str>) -> bool {
+    let Ok(address) = format!("{host}:{port}").parse::<SocketAddr>() else { return false };
+    let connect = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind_device(interface.map(str::as_bytes))?;
+        socket.connect_timeout(&address.into(), LIMIT)
+    };
+    connect().is_ok()
 }
 
 fn free_port() -> Result<u16> {

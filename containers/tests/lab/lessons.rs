@@ -227,11 +227,11 @@ fn storage() {
 
 #[test]
 fn networks() {
-    let runs = compared("networks", &["bridge", "host", "none"]);
-    assert_eq!(all(&runs, "reaches another container by name"), [true, false, false]);
-    assert_eq!(all(&runs, "reaches the host's loopback"), [false, true, false]);
-    assert_eq!(all(&runs, "reached by another container"), [true, false, false]);
-    assert_eq!(all(&runs, "the host reaches it"), [true, true, false]);
+    let runs = compared("networks", &["bridge", "macvlan", "host", "none"]);
+    assert_eq!(all(&runs, "reaches another container by name"), [true, true, false, false]);
+    assert_eq!(all(&runs, "reaches the host's loopback"), [false, false, true, false]);
+    assert_eq!(all(&runs, "reached by another container"), [true, true, false, false]);
+    assert_eq!(all(&runs, "the host reaches it"), [true, false, true, false]);
     // What is drawn is what was probed: a veth pair into the bridge, that bridge's address as the way out.
     let map = &under(&runs, "bridge")["network"];
     let (probe, bridge) = (&map["containers"][1], &map["bridge"]);
@@ -247,11 +247,16 @@ fn networks() {
         };
         let expected = match run["alternative"].as_str().unwrap() {
             "bridge" => (5, 1),
+            "macvlan" => (3, 3),
             "host" => (4, 2),
             _ => (1, 5),
         };
         assert_eq!((count(true), count(false)), expected, "{run}");
     }
+    // A macvlan hangs on its parent, here the bridge, without an end of its own in the host.
+    let map = &under(&runs, "macvlan")["network"];
+    assert_eq!(map["bridge"]["name"], bridge["name"]);
+    assert_eq!(map["containers"][1]["interfaces"][1]["peer"], json!({"name": bridge["name"], "bridge": null}));
     let host = &under(&runs, "host")["network"]["containers"][1];
     assert_eq!((&host["is_in_host"], host["interfaces"][0]["name"].as_str()), (&json!(true), Some("lo")));
     assert_eq!(under(&runs, "none")["network"]["containers"][1]["gateway"], Value::Null);
@@ -266,7 +271,7 @@ fn a_network_drawn_in_letters() {
     {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
-    assert_eq!(text.matches("no connection").count(), 8, "{text}");
+    assert_eq!(text.matches("no connection").count(), 11, "{text}");
 }
 
 #[test]

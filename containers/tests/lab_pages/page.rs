@@ -108,7 +108,7 @@ fn networks_and_layers() {
     run(&mut command).ok();
     validate(&file);
     let drawing = fs::read_to_string(&drawing).unwrap();
-    assert!(drawing.matches("class=\"probe ").count() == 18 && drawing.contains("<desc"), "{drawing}");
+    assert!(drawing.matches("class=\"probe ").count() == 24 && drawing.contains("<desc"), "{drawing}");
 
     let browser = Browser::start(|program| Command::new(program), "lab.test");
     browser.go(&format!("file://{}", file.display()));
@@ -116,8 +116,9 @@ fn networks_and_layers() {
         |css: &str| browser.script(&format!("return document.querySelectorAll({css:?}).length")).as_u64().unwrap();
     assert_eq!(count("#networks-bridge .probe.reached .tip"), 5);
     assert_eq!((count("#networks-bridge .cable"), count("#networks-none .cable")), (2, 1));
+    assert_eq!(count("#networks-macvlan .cable"), 2);
     // No colour alone: what is no connection is dashed and ends in a cross.
-    assert_eq!((count("#networks .probe.missed .cross"), count("#networks .probe.missed .tip")), (8, 0));
+    assert_eq!((count("#networks .probe.missed .cross"), count("#networks .probe.missed .tip")), (11, 0));
     assert_eq!((count("#networks-host .container.shared"), count(".container.shared")), (1, 1));
     assert_eq!((count("#layers rect.layer"), count("#layers rect.layer.config")), (6, 1));
     for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
