@@ -230,9 +230,10 @@ fn lock(listeners: &Listeners) -> std::sync::MutexGuard<'_, Vec<Sender<TraceEven
     listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Takes all that has come up to the mark `text` (or, should it be lost, for half a second).
+/// Takes all that has come up to the mark `text` (or, should it be lost, for some seconds: where much else runs, the reader
+/// may get its turn late).
 pub fn until_mark(receiver: &Receiver<TraceEvent>, text: &str, mut take: impl FnMut(TraceEvent)) {
-    let deadline = Instant::now() + Duration::from_millis(500);
+    let deadline = Instant::now() + Duration::from_secs(5);
     while let Ok(event) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         if matches!(&event.what, What::Mark { text: found } if found == text) {
             return;
