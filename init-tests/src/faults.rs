@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::cases::{by_arguments, entered};
@@ -155,13 +156,12 @@ pub fn run(init: &Init) -> Vec<Problem> {
     }
     jobs.extend(EXEC.iter().map(|(error, code)| (format!("inject=execve:error={error}"), Kind::Exec, vec![*code])));
     jobs.extend(FILTERED.iter().map(|call| ((*call).to_owned(), Kind::Filter, vec![SERVICE])));
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let next = AtomicUsize::new(0);
     let problems = std::sync::Mutex::new(uncovered(init));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while let Some((fault, kind, codes)) = jobs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                {
+                while let Some((fault, kind, codes)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(problem) = one(init, fault, *kind, codes) {
                         let fault = format!("{fault} ({kind:?})");
                         problems.lock().unwrap_or_else(|poison| poison.into_inner()).push(Problem { fault, problem });
@@ -170,6 +170,8 @@ pub fn run(init: &Init) -> Vec<Problem> {
             });
         }
     });
+    // What was still on its way to become such a process when it was looked for.
+    (0..MARKS.load(Ordering::Relaxed)).for_each(|count| drop(end_marked(&mark(count))));
     problems.into_inner().unwrap_or_else(|poison| poison.into_inner())
 }
 
@@ -188,16 +190,25 @@ enum Kind {
     Filter,
 }
 
+/// How many marks there are.
+static MARKS: AtomicU32 = AtomicU32::new(0);
+
 /// A sleep that no other process has: it is looked for afterwards.
-fn mark() -> String {
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+fn mark(count: u32) -> String {
     format!("1{:06}.{count:05}", std::process::id() % 1_000_000)
+}
+
+/// Kills the processes with a mark; which those were.
+fn end_marked(mark: &str) -> Vec<i32> {
+    let left = by_arguments(mark);
+    // SAFETY: plain numbers, of processes that a service of these tests made.
+    left.iter().for_each(|pid| _ = unsafe { libc::kill(*pid, libc::SIGKILL) });
+    left
 }
 
 /// Runs a service that leaves a process of another session behind, and gets a signal on its way.
 fn one(init: &Init, fault: &str, kind: Kind, codes: &[i32]) -> Result<(), String> {
-    let mark = mark();
+    let mark = mark(MARKS.fetch_add(1, Ordering::Relaxed));
     let (events, ready) = (scratch("events"), scratch("ready"));
     let service = scratch("service");
     // It ends when USR1, which is sent to the init, has come through.
@@ -254,9 +265,7 @@ fn one(init: &Init, fault: &str, kind: Kind, codes: &[i32]) -> Result<(), String
         }
         code
     });
-    let left = by_arguments(&mark);
-    // SAFETY: plain numbers, of processes that this function's service made.
-    left.iter().for_each(|pid| _ = unsafe { libc::kill(*pid, libc::SIGKILL) });
+    let left = end_marked(&mark);
     for file in [&events, &ready, &service] {
         let _ = std::fs::remove_file(file);
     }

@@ -178,13 +178,16 @@ fn inception() -> PathBuf {
 fn the_projects_engine() {
     let folder = Folder::new("engine");
     let socket = folder.path("sock");
-    let mut command = Command::new("unshare");
-    command.arg("--net").arg(inception()).arg("daemon").env("INCEPTION_INIT", built::init());
-    command.arg("--host").arg(format!("unix://{}", socket.display()));
-    for (option, name) in [("--data-root", "data"), ("--exec-root", "exec")] {
-        command.arg(option).arg(folder.path(name));
-    }
-    let mut server = daemon(command, folder.path("log"));
+    let engine = || {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(inception()).arg("daemon").env("INCEPTION_INIT", built::init());
+        command.arg("--host").arg(format!("unix://{}", socket.display()));
+        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec")] {
+            command.arg(option).arg(folder.path(name));
+        }
+        command
+    };
+    let mut server = daemon(engine(), folder.path("log"));
     let client = docker(&folder, &socket, &mut server);
     serves(&client, &["--init", "--network", "none", "busybox"]);
     // A signal at once: the engine waits for the init's mask, so that none is lost.
@@ -199,4 +202,8 @@ fn the_projects_engine() {
         assert_eq!(said(&code).trim(), "143", "the signal was lost");
         assert!(client().args(["rm", "-f", &name]).output().unwrap().status.success());
     }
+    drop(client);
+    drop(server);
+    let ended = engine().arg("--teardown").output().unwrap();
+    assert!(ended.status.success(), "{}", said(&ended));
 }
