@@ -47,6 +47,8 @@ pub enum Process {
     Container {
         bundle: PathBuf,
         rootfs: Overlay,
+        // A daemon that comes back may find the shims of a version that did not have it.
+        #[serde(default)]
         cgroup: PathBuf,
         network: NetworkNamespace,
         sysctls: BTreeMap<String, String>,

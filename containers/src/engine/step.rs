@@ -13,6 +13,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     path::{Component, Path, PathBuf},
+    sync::LazyLock,
 };
 use tokio::{io::AsyncReadExt, net::UnixStream, sync::mpsc};
 
@@ -83,7 +84,7 @@ pub async fn sweep(config: &Config) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.at("list", &folder)?,
     };
-    let shims = shim::running();
+    let shims = LazyLock::new(shim::running);
     for entry in entries {
         let folder = entry.at("list", &folder)?.path();
         let file = folder.join(shim::FILE);
@@ -212,7 +213,7 @@ fn prepare(
         process: Process::Container {
             bundle: folder.into(),
             rootfs: step.overlay.clone(),
-            cgroup: spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
+            cgroup: spec::cgroup_of(&spec),
             network,
             sysctls,
         },

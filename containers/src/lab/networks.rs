@@ -6,7 +6,10 @@ use super::{
     network_map::{Container, HOST, Interface, NetworkMap, Peer, Probe},
     stage::{PATIENCE, Stage},
 };
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    network::bridge_name,
+};
 use bollard::models::{HostConfig, NetworkCreateRequest};
 use socket2::{Domain, Socket, Type};
 use std::{
@@ -113,8 +116,7 @@ fn make_ready(engine: &Engine) -> Result<()> {
 fn make_lan(api: &Connection) -> Result<String> {
     let found = api.wait("look at a network", api.docker.inspect_network(NETWORK, None))?;
     let id = found.id.ok_or_else(|| Error::Failed(format!("the network {NETWORK} has no id")))?;
-    // docs/networks.md: how the engine names its bridges.
-    let parent = format!("inc-{}", &id[..10]);
+    let parent = bridge_name(&id);
     let request = NetworkCreateRequest {
         name: LAN.into(),
         driver: Some("macvlan".into()),

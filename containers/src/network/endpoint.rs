@@ -39,8 +39,8 @@ pub struct Attachment {
     pub endpoint_id: String,
     pub address: Ipv4Addr,
     pub mac: String,
-    /// The host's end of the veth pair; empty on a macvlan.
-    pub host_interface: String,
+    /// The host's end of the veth pair; a macvlan has none.
+    pub host_interface: Option<String>,
     /// The container's end: `eth0`, …
     #[serde(default)]
     pub interface: String,

@@ -43,13 +43,14 @@ impl Networks {
         };
         let joined = async {
             // A veth pair that is left of the container's last run.
-            if let Some(old) = replaced.filter(|old| !old.is_empty()) {
+            if let Some(old) = replaced {
                 link::wait_until_gone(&self.0.handle, &old).await?;
             }
             let (handle, shim) = (&self.0.handle, joining.shim);
             match medium {
                 Medium::Bridge(bridge) => {
-                    link::make_veth(handle, bridge, &attachment.host_interface, shim, &station).await?;
+                    let host_end = attachment.host_interface.as_deref().unwrap_or_default();
+                    link::make_veth(handle, bridge, host_end, shim, &station).await?;
                 }
                 Medium::Macvlan(macvlan) => link::make_macvlan(handle, macvlan, shim, &station).await?,
             }
@@ -138,7 +139,7 @@ impl Networks {
         let named = resolver.is_named(!network.is_predefined());
         let attachment = Attachment {
             network_id: network.id.clone(),
-            host_interface: network.bridge().map(|_| format!("veth{}", &endpoint_id[..10])).unwrap_or_default(),
+            host_interface: network.bridge().map(|_| format!("veth{}", &endpoint_id[..10])),
             interface: joining.interface.into(),
             endpoint_id,
             address,
@@ -173,7 +174,7 @@ impl Networks {
             address,
             host_interface: attachment.host_interface.clone(),
         });
-        let replaced = before.filter(|before| before.address == address).map(|before| before.host_interface);
+        let replaced = before.filter(|before| before.address == address).and_then(|before| before.host_interface);
         Ok((attachment, outward.then(|| addressing.gateway.addr()), replaced))
     }
 
@@ -208,10 +209,11 @@ impl Networks {
             endpoints.write(&self.0.endpoints_folder)?;
             gone.map(|attachment| (attachment, endpoints.pid))
         };
-        match gone {
-            Some((it, pid)) if it.host_interface.is_empty() => link::remove_inside(pid, it.interface).await?,
-            Some((it, _)) => link::remove(&self.0.handle, &it.host_interface).await?,
-            None => {}
+        if let Some((attachment, pid)) = gone {
+            match attachment.host_interface {
+                Some(interface) => link::remove(&self.0.handle, &interface).await?,
+                None => link::remove_inside(pid, attachment.interface).await?,
+            }
         }
         self.0.tell_helper(container_id).await.map(drop)?;
         self.0.write_firewall().await

@@ -16,7 +16,7 @@ pub mod resolver;
 mod state;
 
 pub use membership::forget_addresses;
-pub use record::is_predefined;
+pub use record::{bridge_name, is_predefined};
 
 use crate::{
     engine::config::Config,

@@ -95,6 +95,11 @@ const OPTION_MODE: &str = "macvlan_mode";
 /// The three networks that are there from the first start.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
+/// What the bridge of a network with this id is called, where the network's options don't say.
+pub fn bridge_name(id: &str) -> String {
+    format!("inc-{}", &id[..10])
+}
+
 /// Whether a network of this name is one of them.
 pub fn is_predefined(name: &str) -> bool {
     PREDEFINED.contains(&name)
@@ -188,7 +193,7 @@ impl Network {
             "macvlan" => Medium::macvlan(addresses_of(ipam, pools, &taken.networks)?, &options)?,
             _ => {
                 let everywhere = [&taken.routes[..], &taken.networks[..]].concat();
-                Medium::bridge(format!("inc-{}", &id[..10]), addresses_of(ipam, pools, &everywhere)?, &options)?
+                Medium::bridge(bridge_name(&id), addresses_of(ipam, pools, &everywhere)?, &options)?
             }
         };
         Ok(Network {

@@ -57,7 +57,7 @@ pub struct Recent {
     pub container_id: String,
     pub network_id: String,
     pub address: Ipv4Addr,
-    pub host_interface: String,
+    pub host_interface: Option<String>,
 }
 
 /// Addresses remembered for containers that start again.

@@ -9,7 +9,10 @@ use crate::{
 };
 use bollard_stubs::models::RestartPolicyNameEnum as Policy;
 use chrono::{DateTime, Utc};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// Docker's back-off: 100 ms, doubled with each restart, at most a minute; a run of 10 s resets it.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -141,7 +144,7 @@ impl Engine {
     /// Takes over what an earlier daemon left: shims that live are adopted, ends that nobody saw are recorded, and after a
     /// reboot the restart policies apply.
     pub(in crate::engine) async fn recover_containers(self: &Arc<Self>) -> Result<()> {
-        let shims = shim::running();
+        let shims = LazyLock::new(shim::running);
         for container in self.containers.list() {
             let record = container.record().clone();
             if record.state.status != Status::Running {

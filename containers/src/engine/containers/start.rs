@@ -148,7 +148,6 @@ impl Engine {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at("remove", &exit_file),
             _ => {}
         }
-        let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let sysctls = match network {
             NetworkNamespace::Own => spec::network_sysctls(&record.host_config)?,
@@ -159,7 +158,13 @@ impl Engine {
             container_id: record.id.clone(),
             runtime: self.runtime(record)?,
             runtime_root: self.config.exec_root.join("runtime"),
-            process: Process::Container { bundle: folder.into(), rootfs, cgroup, network, sysctls },
+            process: Process::Container {
+                bundle: folder.into(),
+                rootfs,
+                cgroup: spec::cgroup_of(&spec),
+                network,
+                sysctls,
+            },
             tty: config.tty.unwrap_or(false),
             stdin: config.open_stdin.unwrap_or(false),
             stdin_once: config.stdin_once.unwrap_or(false),

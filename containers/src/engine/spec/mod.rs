@@ -76,6 +76,11 @@ fn cgroup_path(asked: Option<&str>, input: &Input) -> String {
     format!("/{}/{}", parent.trim_matches('/'), input.id)
 }
 
+/// The cgroup that a specification names.
+pub fn cgroup_of(spec: &runtime::Spec) -> PathBuf {
+    spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default()
+}
+
 /// The whole config.json.
 pub fn container(input: &Input) -> Result<runtime::Spec> {
     let host = input.host_config;
