@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Init, LIMIT, Place, Running, children, eventually, finish, probe_program, scratch, start, status_field,
+    Init, LIMIT, Place, Running, children, eventually, finish, pids, probe_program, scratch, start, status_field,
 };
 use crate::{notify_cases, place_cases, terminal_cases};
 
@@ -372,13 +372,7 @@ pub fn by_arguments(mark: &str) -> Vec<i32> {
         std::fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"sleep\0") && line[6..] == [mark.as_bytes(), b"\0"].concat())
     };
-    std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| is_meant(*pid))
-        .collect()
+    pids().filter(|pid| is_meant(*pid)).collect()
 }
 
 fn stays_in_its_tree(init: &Init) -> Verdict {

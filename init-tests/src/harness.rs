@@ -196,11 +196,19 @@ pub fn status_field(pid: i32, key: &str) -> Option<String> {
     status.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned()))
 }
 
+/// Every process.
+pub fn pids() -> impl Iterator<Item = i32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The children of a process: pid, name, state.
 pub fn children(pid: i32) -> Vec<(i32, String, char)> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+    for child in pids() {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
         let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
         let mut fields = stat[close + 2..].split(' ');

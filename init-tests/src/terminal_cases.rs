@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cases::Verdict;
-use crate::harness::{Init, Place, eventually, spawn};
+use crate::harness::{Init, Place, eventually, pids, spawn};
 
 /// A program on a terminal of its own.
 struct Session {
@@ -88,9 +88,20 @@ impl Session {
     }
 }
 
+/// A case that fails leaves its shell in the middle of something: stopped jobs outlive a hang-up.
 impl Drop for Session {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let leader = self.child.id() as i32;
+        for pid in pids() {
+            // SAFETY: plain numbers; the leader is not waited for yet, so the session's number is nobody else's.
+            if unsafe { libc::getsid(pid) } == leader {
+                // SAFETY: as above.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        }
         let _ = self.child.wait();
     }
 }

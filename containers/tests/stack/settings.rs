@@ -138,3 +138,15 @@ fn bad_settings_are_refused_by_name() {
         copy.run("setup", &[]).ok();
     }
 }
+
+#[test]
+fn a_database_of_other_passwords_is_told_before_anything_is_made() {
+    let copy = Copy::new();
+    fs::create_dir_all(copy.path("data/inception/database/mysql")).unwrap();
+    copy.run("setup", &[]).fails(1, "holds a database whose passwords are not in");
+    assert!(!copy.path("secrets").exists());
+    // Elsewhere there is none; and with the passwords it is the clone's own.
+    let elsewhere = copy.path("elsewhere");
+    copy.run("setup", &[("DATA_DIR", elsewhere.to_str().unwrap())]).ok();
+    copy.run("setup", &[("DATA_DIR", copy.path("data/inception").to_str().unwrap())]).ok();
+}
