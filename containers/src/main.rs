@@ -15,6 +15,7 @@ mod network;
 mod program;
 mod shim;
 mod sys;
+mod systemd;
 mod vm;
 
 use std::process::ExitCode;

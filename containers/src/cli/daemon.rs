@@ -5,6 +5,7 @@ use crate::{
     api, beside,
     engine::{Engine, config::Config},
     error::{Context, Error, Result},
+    systemd,
 };
 use argh::{ArgsInfo, FromArgs};
 use ipnet::Ipv4Net;
@@ -37,7 +38,7 @@ use tokio::{
     subcommand,
     name = "daemon",
     example = "inception daemon --detach\ninception daemon --host unix:///tmp/a.sock --data-root /tmp/a --exec-root /tmp/a.run",
-    note = "SIGTERM and SIGINT end the daemon, not its containers."
+    note = "SIGTERM and SIGINT end the daemon, not its containers; SIGHUP does nothing. Where systemd shuts the machine down, SIGTERM stops the containers first, each by its own signal and in its own time, and the next boot's daemon starts those again whose restart policy says so and that nobody stopped by hand."
 )]
 pub struct Daemon {
     /// where to listen, unix:///path (default: unix:///run/inception/inception.sock); the socket is its owner's alone
@@ -260,14 +261,17 @@ async fn serve(config: Config) -> Result<()> {
     write_pidfile(&config.pidfile)?;
     let engine = Engine::open(config.clone()).await?;
     log::info!("serving on {} (data root {})", config.host.display(), config.data_root.display());
-    notify_systemd();
+    systemd::ready();
     let mut terminate = signal(SignalKind::terminate()).doing("watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).doing("watch SIGINT")?;
+    // dockerd's signal to read its configuration again; there is none here. And what systemd sends to a login session's
+    // processes behind SIGTERM.
+    let _ignored = signal(SignalKind::hangup()).doing("watch SIGHUP")?;
     let server = axum::serve(listener, api::service(Arc::clone(&engine)));
     tokio::select! {
         ended = server => ended.doing("serve the API")?,
         () = engine.shrink_when_idle() => {}
-        _ = terminate.recv() => log::info!("SIGTERM: ending; the containers go on"),
+        _ = terminate.recv() => terminated(&engine).await,
         _ = interrupt.recv() => log::info!("SIGINT: ending; the containers go on"),
     }
     for path in [&config.host, &config.pidfile] {
@@ -276,6 +280,16 @@ async fn serve(config: Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// SIGTERM leaves the containers alone, as with dockerd's live-restore, but where the machine goes down.
+async fn terminated(engine: &Arc<Engine>) {
+    if !systemd::machine_goes_down().await {
+        return log::info!("SIGTERM: ending; the containers go on");
+    }
+    log::info!("SIGTERM: the machine goes down, and the containers with it");
+    systemd::needs_to_end(engine.time_to_stop());
+    engine.stop_for_shutdown().await;
 }
 
 /// One daemon a store: the lock ends with the process, however it dies.
@@ -318,13 +332,4 @@ fn listen(path: &Path) -> Result<UnixListener> {
 fn write_pidfile(path: &Path) -> Result<()> {
     let mut file = File::create(path).at("create", path)?;
     writeln!(file, "{}", std::process::id()).at("write", path)
-}
-
-/// Tells systemd that the daemon is ready (sd_notify(3)), where it runs as a unit.
-fn notify_systemd() {
-    let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", &address));
-    if let Err(error) = sent {
-        log::warn!("tell systemd of readiness: {error}");
-    }
 }

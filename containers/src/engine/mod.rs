@@ -17,7 +17,11 @@ use crate::{
     network::Networks,
     shim,
 };
-use std::{io::ErrorKind, path::Path, sync::Arc};
+use std::{
+    io::ErrorKind,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// One engine: everything below one data root and one exec root.
 pub struct Engine {
@@ -30,6 +34,8 @@ pub struct Engine {
     pub events: Arc<events::Events>,
     pub shim: shim::Program,
     pub activity: idle::Activity,
+    /// The machine shuts down: no container is started any more.
+    going_down: AtomicBool,
 }
 
 impl Engine {
@@ -47,6 +53,7 @@ impl Engine {
             events,
             shim: shim::Program::open()?,
             activity: idle::Activity::default(),
+            going_down: AtomicBool::new(false),
             config,
         });
         engine.recover_containers().await?;

@@ -1,7 +1,7 @@
 //! A container's end: its exit is recorded, its network released, and its restart policy applied. And what a daemon
 //! that comes back finds.
 
-use super::{Container, Status, record::State};
+use super::{Container, Record, State, Status};
 use crate::{
     engine::{Engine, health},
     error::Result,
@@ -53,10 +53,10 @@ impl Engine {
             log::warn!("release the network of {}: {error}", container.id);
         }
         container.set_shim(None);
-        let mut ran = chrono::Duration::zero();
+        let mut restarts = None;
         let recorded = container.update(|record| {
             let finished = exit.finished_at.parse::<DateTime<Utc>>().unwrap_or_else(|_| Utc::now());
-            ran = record.state.started_at.map_or(ran, |started| finished - started);
+            let ran = record.state.started_at.map_or(chrono::Duration::zero(), |started| finished - started);
             record.state = State {
                 status: Status::Exited,
                 exit_code: exit.code,
@@ -69,6 +69,8 @@ impl Engine {
             for endpoint in record.networks.values_mut() {
                 crate::network::forget_addresses(endpoint);
             }
+            // In the same moment, so that nobody sees a gap, and a daemon that is killed leaves none.
+            restarts = apply_policy(record, exit.code, ran);
         });
         if let Err(error) = recorded {
             log::error!("record the end of {}: {error}", container.id);
@@ -78,8 +80,6 @@ impl Engine {
         }
         self.tell(container, "die", &[("exitCode", exit.code.to_string())]);
         self.tell_left(container);
-        // Restarting is decided before anyone hears of the exit, so that nobody sees a gap.
-        let restarts = self.restarts_after(container, exit.code, ran);
         container.changes.send_modify(|change| change.exits += 1);
         if container.record().host_config.auto_remove.unwrap_or(false) {
             if let Err(error) = self.remove_container(container, true, true).await {
@@ -90,36 +90,6 @@ impl Engine {
         }
     }
 
-    /// How long to wait before the policy's restart; None: no restart.
-    fn restarts_after(&self, container: &Container, code: i32, ran: chrono::Duration) -> Option<Duration> {
-        let mut wait = None;
-        let result = container.update(|record| {
-            let policy = record.host_config.restart_policy.clone().unwrap_or_default();
-            let wanted = match policy.name {
-                Some(Policy::ALWAYS | Policy::UNLESS_STOPPED) => true,
-                Some(Policy::ON_FAILURE) => {
-                    let most = policy.maximum_retry_count.unwrap_or(0).max(0) as u64;
-                    code != 0 && (most == 0 || record.restart_count < most)
-                }
-                _ => false,
-            };
-            if !wanted || record.stopped_by_user {
-                return;
-            }
-            let streak = if ran >= GOOD_RUN { 0 } else { record.restart_count.min(10) as u32 };
-            if ran >= GOOD_RUN {
-                record.restart_count = 0;
-            }
-            wait = Some((FIRST_WAIT * 2_u32.pow(streak)).min(LONGEST_WAIT));
-            record.restart_count += 1;
-            record.state.status = Status::Restarting;
-        });
-        if let Err(error) = result {
-            log::error!("record the restart of {}: {error}", container.id);
-        }
-        wait
-    }
-
     fn restart_later(self: &Arc<Self>, container: &Arc<Container>, wait: Duration) {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
@@ -127,14 +97,21 @@ impl Engine {
                 () = tokio::time::sleep(wait) => {}
                 () = container.wake.notified() => {}
             }
-            let _step = container.operation.lock().await;
+            // It stays as it is where the machine goes down: the next daemon goes on here.
+            let Ok(_step) = engine.lock_to_start(&container).await else { return };
             if container.record().state.status != Status::Restarting {
                 return;
             }
             if let Err(error) = engine.start_locked(&container).await {
                 log::error!("restart {}: {error}", container.id);
-                let code = container.record().state.exit_code;
-                if let Some(wait) = engine.restarts_after(&container, code, chrono::Duration::zero()) {
+                let mut again = None;
+                let recorded = container.update(|record| {
+                    again = apply_policy(record, record.state.exit_code, chrono::Duration::zero());
+                });
+                if let Err(error) = recorded {
+                    log::error!("record the restart of {}: {error}", container.id);
+                }
+                if let Some(wait) = again {
                     engine.restart_later(&container, wait);
                 }
             }
@@ -209,6 +186,30 @@ impl Engine {
         });
         self.ended(container, exit).await;
     }
+}
+
+/// Whether its policy starts a container again that ended with `code` after it `ran`: then it is marked, and this is how long
+/// to wait before.
+fn apply_policy(record: &mut Record, code: i32, ran: chrono::Duration) -> Option<Duration> {
+    let policy = record.host_config.restart_policy.clone().unwrap_or_default();
+    let wanted = match policy.name {
+        Some(Policy::ALWAYS | Policy::UNLESS_STOPPED) => true,
+        Some(Policy::ON_FAILURE) => {
+            let most = policy.maximum_retry_count.unwrap_or(0).max(0) as u64;
+            code != 0 && (most == 0 || record.restart_count < most)
+        }
+        _ => false,
+    };
+    if !wanted || record.stopped_by_user {
+        return None;
+    }
+    let streak = if ran >= GOOD_RUN { 0 } else { record.restart_count.min(10) as u32 };
+    if ran >= GOOD_RUN {
+        record.restart_count = 0;
+    }
+    record.restart_count += 1;
+    record.state.status = Status::Restarting;
+    Some((FIRST_WAIT * 2_u32.pow(streak)).min(LONGEST_WAIT))
 }
 
 /// What the container's last shim was told.

@@ -15,6 +15,7 @@ mod mounts;
 mod networks;
 mod ports;
 mod record;
+mod shutdown;
 mod signals;
 mod start;
 mod stop;

@@ -16,7 +16,7 @@ use std::{
 impl Engine {
     /// Starts a container that does not run. NotModified where it does.
     pub async fn start_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        let step = container.operation.lock().await;
+        let step = self.lock_to_start(container).await?;
         match container.record().state.status {
             Status::Running => return Err(Error::NotModified),
             Status::Removing => {

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Seconds between the stop signal and SIGKILL where neither the request nor the container says; Docker's.
-const STOP_TIMEOUT: i64 = 10;
+pub(super) const STOP_TIMEOUT: i64 = 10;
 
 impl Engine {
     /// Stop signal, `timeout` seconds (-1: for ever), SIGKILL; returns once the end is recorded. NotModified where it
@@ -28,7 +28,9 @@ impl Engine {
         self.stop_locked(container, signal, timeout, true).await
     }
 
-    async fn stop_locked(
+    /// The same; the caller holds its `operation`. What a person did not ask for (`by_user`) changes nothing that a policy
+    /// goes by, and is no matter of one that waits for its restart.
+    pub(super) async fn stop_locked(
         self: &Arc<Self>,
         container: &Arc<Container>,
         signal: Option<&str>,
@@ -43,9 +45,9 @@ impl Engine {
         let signal = parse_signal(signal)?;
         let timeout = timeout.or(config.stop_timeout).unwrap_or(STOP_TIMEOUT);
         match status {
-            Status::Restarting => {
+            Status::Restarting if by_user => {
                 container.update(|record| {
-                    record.stopped_by_user = by_user;
+                    record.stopped_by_user = true;
                     record.state.status = Status::Exited;
                 })?;
                 container.wake.notify_one();
@@ -54,7 +56,9 @@ impl Engine {
             Status::Running => {}
             _ => return Err(Error::NotModified),
         }
-        container.update(|record| record.stopped_by_user = by_user)?;
+        if by_user {
+            container.update(|record| record.stopped_by_user = true)?;
+        }
         let mut changes = container.changes();
         let before = changes.borrow_and_update().exits;
         // Before the signal, so that no end is told before what brought it about.
@@ -146,7 +150,7 @@ impl Engine {
         signal: Option<&str>,
         timeout: Option<i64>,
     ) -> Result<()> {
-        let _step = container.operation.lock().await;
+        let _step = self.lock_to_start(container).await?;
         match self.stop_locked(container, signal, timeout, true).await {
             Ok(()) | Err(Error::NotModified) => {}
             Err(error) => return Err(error),
