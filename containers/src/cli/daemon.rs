@@ -268,28 +268,25 @@ async fn serve(config: Config) -> Result<()> {
     // processes behind SIGTERM.
     let _ignored = signal(SignalKind::hangup()).doing("watch SIGHUP")?;
     let server = axum::serve(listener, api::service(Arc::clone(&engine)));
-    tokio::select! {
-        ended = server => ended.doing("serve the API")?,
-        () = engine.shrink_when_idle() => {}
-        _ = terminate.recv() => terminated(&engine).await,
-        _ = interrupt.recv() => log::info!("SIGINT: ending; the containers go on"),
+    let (signal, machine_goes_down) = tokio::select! {
+        ended = server => return ended.doing("serve the API"),
+        () = engine.shrink_when_idle() => return Ok(()),
+        _ = terminate.recv() => ("SIGTERM", systemd::machine_goes_down().await),
+        _ = interrupt.recv() => ("SIGINT", false),
+    };
+    if machine_goes_down {
+        log::info!("{signal}: the machine goes down, and the containers with it");
+        systemd::needs_to_end(engine.time_to_stop());
+    } else {
+        log::info!("{signal}: ending; the containers go on");
     }
+    engine.end(machine_goes_down).await;
     for path in [&config.host, &config.pidfile] {
         if let Err(error) = fs::remove_file(path) {
             log::warn!("remove {}: {error}", path.display());
         }
     }
     Ok(())
-}
-
-/// SIGTERM leaves the containers alone, as with dockerd's live-restore, but where the machine goes down.
-async fn terminated(engine: &Arc<Engine>) {
-    if !systemd::machine_goes_down().await {
-        return log::info!("SIGTERM: ending; the containers go on");
-    }
-    log::info!("SIGTERM: the machine goes down, and the containers with it");
-    systemd::needs_to_end(engine.time_to_stop());
-    engine.stop_for_shutdown().await;
 }
 
 /// One daemon a store: the lock ends with the process, however it dies.

@@ -17,11 +17,9 @@ use crate::{
     network::Networks,
     shim,
 };
-use std::{
-    io::ErrorKind,
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{io::ErrorKind, path::Path, sync::Arc};
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
 
 /// One engine: everything below one data root and one exec root.
 pub struct Engine {
@@ -34,8 +32,10 @@ pub struct Engine {
     pub events: Arc<events::Events>,
     pub shim: shim::Program,
     pub activity: idle::Activity,
-    /// The machine shuts down: no container is started any more.
-    going_down: AtomicBool,
+    /// The daemon ends: nothing is started any more.
+    ending: CancellationToken,
+    /// Read by every step of a build that runs.
+    steps: RwLock<()>,
 }
 
 impl Engine {
@@ -53,7 +53,8 @@ impl Engine {
             events,
             shim: shim::Program::open()?,
             activity: idle::Activity::default(),
-            going_down: AtomicBool::new(false),
+            ending: CancellationToken::new(),
+            steps: RwLock::new(()),
             config,
         });
         engine.recover_containers().await?;

@@ -46,6 +46,7 @@ pub async fn run(
     output: mpsc::Sender<Vec<u8>>,
     cancelled: impl Future<Output = ()>,
 ) -> Result<i32> {
+    let _step = engine.steps.read().await;
     let folder = Folder::make(&engine.config.exec_root, step.id)?;
     let layers = step.overlay.lower.clone();
     // Below all layers lies one with a stub of everything that is mounted on: the runtime finds it there, and makes
@@ -59,6 +60,7 @@ pub async fn run(
     let result = tokio::select! {
         result = drive(engine, &step, &shim, &folder.0, output) => result,
         () = cancelled => Err(Error::Failed("the client is gone: the build is given up".into())),
+        () = engine.ending.cancelled() => Err(Error::Failed("the daemon ends: the build is given up".into())),
     };
     if shim.is_alive() || result.is_err() {
         shim.cleanup().await;

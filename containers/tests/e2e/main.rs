@@ -22,6 +22,7 @@ mod recovery;
 mod restart;
 mod run;
 mod sessions;
+mod shutdown;
 mod signals;
 mod swarm;
 mod volumes;

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The processes of this engine's whose command line begins with `kind`: "inception-shim", "inception network-helper".
-fn processes_of(engine: &Engine, kind: &str) -> Vec<Pid> {
+pub fn processes_of(engine: &Engine, kind: &str) -> Vec<Pid> {
     let folder = engine.path("");
     let own = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -31,7 +31,7 @@ fn status(engine: &Engine, name: &str) -> String {
     engine.docker(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", name]).ok()
 }
 
-fn pid(engine: &Engine, name: &str) -> i32 {
+pub fn pid(engine: &Engine, name: &str) -> i32 {
     engine.docker(&["inspect", "--format", "{{.State.Pid}}", name]).ok().parse().unwrap()
 }
 

@@ -97,7 +97,7 @@ impl Engine {
                 () = tokio::time::sleep(wait) => {}
                 () = container.wake.notified() => {}
             }
-            // It stays as it is where the machine goes down: the next daemon goes on here.
+            // The next daemon goes on here where this one ends.
             let Ok(_step) = engine.lock_to_start(&container).await else { return };
             if container.record().state.status != Status::Restarting {
                 return;
