@@ -217,3 +217,54 @@ fn shim_config(container: &Container) -> Option<shim::Config> {
     let text = std::fs::read(container.folder.join(shim::FILE)).ok()?;
     serde_json::from_slice(&text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard_stubs::models::RestartPolicy;
+
+    fn ended(policy: Policy, most: i64, count: u64, by_user: bool) -> Record {
+        let mut record: Record = serde_json::from_str(
+            r#"{"id": "", "name": "", "created": "2026-01-01T00:00:00Z", "image_id": "", "config": {}, "host_config": {},
+                "networks": {}, "mounts": [], "state": {"status": "exited", "pid": 0, "exit_code": 0, "error": "",
+                "oom_killed": false, "started_at": null, "finished_at": null, "shim": null}, "restart_count": 0}"#,
+        )
+        .unwrap();
+        record.host_config.restart_policy = Some(RestartPolicy { name: Some(policy), maximum_retry_count: Some(most) });
+        record.restart_count = count;
+        record.stopped_by_user = by_user;
+        record
+    }
+
+    #[test]
+    fn a_policy_starts_again_what_nobody_stopped() {
+        let second = chrono::Duration::seconds(1);
+        for (policy, most, count, by_user, code, again) in [
+            (Policy::NO, 0, 0, false, 1, false),
+            (Policy::ALWAYS, 0, 0, false, 0, true),
+            (Policy::ALWAYS, 0, 0, true, 0, false),
+            (Policy::UNLESS_STOPPED, 0, 9, false, 137, true),
+            (Policy::UNLESS_STOPPED, 0, 0, true, 137, false),
+            (Policy::ON_FAILURE, 0, 9, false, 143, true),
+            (Policy::ON_FAILURE, 0, 0, false, 0, false),
+            (Policy::ON_FAILURE, 2, 1, false, 1, true),
+            (Policy::ON_FAILURE, 2, 2, false, 1, false),
+        ] {
+            let mut record = ended(policy, most, count, by_user);
+            assert_eq!(
+                apply_policy(&mut record, code, second).is_some(),
+                again,
+                "{policy} {most} {count} {by_user} {code}"
+            );
+            let (status, counted) = if again { (Status::Restarting, count + 1) } else { (Status::Exited, count) };
+            assert_eq!((record.state.status, record.restart_count), (status, counted));
+        }
+    }
+
+    #[test]
+    fn the_pause_grows_until_a_good_run() {
+        let pause = |count, ran| apply_policy(&mut ended(Policy::ALWAYS, 0, count, false), 1, ran).unwrap().as_millis();
+        assert_eq!([0, 1, 4, 99].map(|count| pause(count, chrono::Duration::zero())), [100, 200, 1600, 60_000]);
+        assert_eq!(pause(99, GOOD_RUN), 100);
+    }
+}
