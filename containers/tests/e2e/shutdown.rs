@@ -161,12 +161,13 @@ fn containers_are_stopped_and_come_back_at_the_next_boot() {
 fn a_kill_in_the_middle_loses_no_policy() {
     let systemd = Systemd::new();
     let mut engine = systemd.engine();
-    run(&engine, "deaf", &["--restart", "unless-stopped", "--stop-timeout", "0"], &["sleep", "1000"]);
-    run(&engine, "init", &["--restart", "unless-stopped", "--init"], &["sleep", "1000"]);
     run(&engine, "stopped", &["--restart", "unless-stopped", "--init"], &["sleep", "1000"]);
     engine.docker(&["stop", "stopped"]).ok();
     let mut ended = [0; 3];
     for milliseconds in (0..60).step_by(4).chain([400]) {
+        // New ones each time: the pause before a restart grows with each run that was short.
+        run(&engine, "deaf", &["--restart", "unless-stopped", "--stop-timeout", "0"], &["sleep", "1000"]);
+        run(&engine, "init", &["--restart", "unless-stopped", "--init"], &["sleep", "1000"]);
         systemd.answers("stopping");
         let _ = kill(engine.daemon_pid(), Signal::SIGTERM);
         std::thread::sleep(Duration::from_millis(milliseconds));
@@ -180,6 +181,7 @@ fn a_kill_in_the_middle_loses_no_policy() {
             });
         }
         assert_eq!(state(&engine, "stopped"), "exited 143", "after {milliseconds} ms");
+        engine.docker(&["rm", "-f", "deaf", "init"]).ok();
     }
     eprintln!("shutdowns that had ended none, one, both: {ended:?}");
     assert!(ended[0] > 0 && ended[2] > 0, "{ended:?}");
