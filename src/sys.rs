@@ -1,5 +1,8 @@
-//! The system calls, and all of the unsafe code but the spawn's. Signals are integers and signal masks are the kernel's
-//! 64 bits, because a libc keeps some of them for itself (musl: 32-34) and its `sigset_t` functions leave those out.
+//! The system calls. Other unsafe code is only where C's strings are read as they lie (the words, the environment), in
+//! `spawn`, and in `memory`, which belongs to the program and not to the library: others who use that have threads.
+//!
+//! Signals are integers and signal masks are the kernel's 64 bits, because a libc keeps some of them for itself (musl:
+//! 32-34) and its `sigset_t` functions leave those out.
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
 use std::os::unix::ffi::OsStrExt;

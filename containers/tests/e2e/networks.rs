@@ -6,7 +6,6 @@ use crate::{
     peers::Machine,
 };
 use nix::sys::signal::Signal;
-use std::process::Command;
 
 fn start(engine: &Engine, name: &str, options: &[&str]) {
     engine.docker(&[&["run", "-d", "--name", name], options, &[BUSYBOX, "sleep", "1000"]].concat()).ok();
@@ -137,25 +136,26 @@ fn host_none_and_another_containers() {
 
 #[test]
 fn the_way_out_and_internal_networks() {
-    let engine = Engine::with_busybox();
+    let machine = Machine::new();
+    let engine = Engine::with_busybox_in(&machine);
     engine.docker(&["network", "create", "--internal", "inner"]).ok();
     engine.docker(&["network", "create", "outer"]).ok();
     start(&engine, "inside", &["--network", "inner"]);
     start(&engine, "neighbour", &["--network", "inner"]);
     start(&engine, "outside", &["--network", "outer"]);
-    // Something that is neither container nor bridge: a machine behind this one, in a namespace of its own.
-    let far = Far::new(&engine);
+    // Something that is neither container nor bridge: a machine behind the engine's.
+    let (far, its_address) = far(&machine, &engine.subnet(15));
     ping(&engine, "inside", "neighbour").ok();
-    ping(&engine, "outside", &far.address).ok();
-    assert_ne!(ping(&engine, "inside", &far.address).code, 0);
+    ping(&engine, "outside", &its_address).ok();
+    assert_ne!(ping(&engine, "inside", &its_address).code, 0);
     let routes = engine.docker(&["exec", "inside", "ip", "route"]).ok();
     assert!(!routes.contains("default"), "{routes}");
     // Connected to both, it has a way out; the inner one stays closed to others.
     engine.docker(&["network", "connect", "outer", "inside"]).ok();
-    ping(&engine, "inside", &far.address).ok();
+    ping(&engine, "inside", &its_address).ok();
     assert_ne!(ping(&engine, "outside", &address(&engine, "neighbour", "inner")).code, 0);
     // The far machine has no route back: it was answered because the address was the machine's own.
-    let direct = far.run(&["ping", "-c1", "-W1", &address(&engine, "outside", "outer")]);
+    let direct = run(far.command("busybox").args(["ping", "-c1", "-W1", &address(&engine, "outside", "outer")]));
     assert_ne!(direct.code, 0, "{direct:?}");
 }
 
@@ -228,39 +228,6 @@ fn a_macvlan_is_a_station_of_the_machines_network() {
     let routes = compose(&["exec", "box", "ip", "route"]).ok();
     assert!(routes.starts_with(&format!("default via {its_address}")), "{routes}");
     compose(&["down"]).ok();
-}
-
-/// A network namespace with one veth to this machine; it knows only this machine.
-struct Far {
-    name: String,
-    address: String,
-}
-
-impl Far {
-    fn new(engine: &Engine) -> Far {
-        let name = format!("ifar{}", std::process::id());
-        let (near, far) = (format!("{}.1", engine.subnet(15)), format!("{}.2", engine.subnet(15)));
-        let ip = |args: &[&str]| run(Command::new("ip").args(args)).ok();
-        ip(&["netns", "add", &name]);
-        let machine = Far { name: name.clone(), address: far.clone() };
-        ip(&["link", "add", &name, "type", "veth", "peer", "name", "eth0", "netns", &name]);
-        ip(&["addr", "add", &format!("{near}/30"), "dev", &name]);
-        ip(&["link", "set", &name, "up"]);
-        ip(&["-n", &name, "addr", "add", &format!("{far}/30"), "dev", "eth0"]);
-        ip(&["-n", &name, "link", "set", "eth0", "up"]);
-        machine
-    }
-
-    fn run(&self, command: &[&str]) -> Ran {
-        run(Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.name)).arg("busybox").args(command))
-    }
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
-        let _ = Command::new("ip").args(["link", "delete", &self.name]).stderr(std::process::Stdio::null()).status();
-    }
 }
 
 #[test]
