@@ -32,16 +32,23 @@ setting() {
 text() { printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g; 1s/^/'/; \$s/\$/'/"; }
 name() { printf %s "$1" | sed 's/`/``/g; 1s/^/`/; $s/$/`/'; }
 
-# Everything a server needs, in one bootstrap: what mariadb-install-db would feed, then this stack's accounts.
-system_tables() {
-    echo 'CREATE DATABASE IF NOT EXISTS mysql; '
-    echo 'USE mysql;'
-    echo 'SET @auth_root_socket=NULL;'
-    cd /usr/share/mysql
-    # Without accounts for this container's own host name, which the next container won't have.
-    cat mysql_system_tables.sql mysql_performance_tables.sql mysql_system_tables_data.sql \
-        maria_add_gis_sp_bootstrap.sql mysql_sys_schema.sql | sed '/@current_hostname/d'
-    cd /
+bootstrap() { mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= --max-allowed-packet=8M; }
+
+# The image's own copy of the system tables, with this stack's accounts.
+prepared() {
+    tar -xzpf /usr/share/mysql/system-tables.tar.gz -C "$making" && accounts | bootstrap
+}
+
+# All of it, for settings that the image's copy was not made with (innodb_page_size, innodb_data_file_path, …).
+from_scratch() {
+    echo "mariadb: the image's system tables do not go with these settings: making them anew"
+    empty
+    { system-tables.sh; accounts; } | bootstrap
+}
+
+empty() {
+    rm -rf "$making"
+    install -d -o mysql -g mysql -m 0750 "$making"
 }
 
 accounts() {
@@ -145,11 +152,8 @@ first_boot() {
     fi
 
     echo "mariadb: first boot, making the database"
-    rm -rf "$making"
-    install -d -o mysql -g mysql -m 0750 "$making"
-    { system_tables; accounts; } |
-        mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= --max-allowed-packet=8M ||
-        die "could not make the database (its messages are above)"
+    empty
+    prepared || from_scratch || die "could not make the database (its messages are above)"
     # The version that these tables are of, as mariadb-install-db notes it for later upgrades.
     mariadbd --version | sed 's/.*Ver \([^ ]*\).*/\1/; s/\([0-9.]*-MariaDB\).*/\1/' | tr -d '\n' >"$making/mysql_upgrade_info"
 
