@@ -1,6 +1,12 @@
 #!/bin/sh
-# Prints the SQL of a server's own tables, as mariadb-install-db would feed it to `mariadbd --bootstrap`.
+# Prints the SQL of a server's own tables, as mariadb-install-db would feed it to `mariadbd --bootstrap`; with --settings,
+# the settings that decide what their files look like.
 set -eu
+
+if [ "${1:-}" = --settings ]; then
+    my_print_defaults --mariadbd | grep -i -e innodb -e aria -e lower.case || true
+    exit
+fi
 
 echo 'CREATE DATABASE IF NOT EXISTS mysql; '
 echo 'USE mysql;'
