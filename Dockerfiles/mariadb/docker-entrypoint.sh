@@ -29,8 +29,8 @@ setting() {
 }
 
 # As a string literal, and as an identifier.
-text() { printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g; 1s/^/'/; \$s/\$/'/"; }
-name() { printf %s "$1" | sed 's/`/``/g; 1s/^/`/; $s/$/`/'; }
+text() { printf "'%s'" "$(printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g")"; }
+name() { printf '`%s`' "$(printf %s "$1" | sed 's/`/``/g')"; }
 
 bootstrap() {
     mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= --max-allowed-packet=8M "$@"

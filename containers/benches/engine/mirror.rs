@@ -61,14 +61,14 @@ pub fn measure(report: &mut Report, archive: &Engine) {
     };
     let mut takes: [Takes; 3] = Default::default();
     for take in 0..=TAKES {
-        let times =
-            [by_inception(&ours.host()), by_inception(&docker.host()), by_buildkit(&docker.host(), &stack)];
+        let times = [by_inception(&ours.host()), by_inception(&docker.host()), by_buildkit(&docker.host(), &stack)];
         // The first round warms the caches.
         for (takes, time) in takes.iter_mut().zip(times).filter(|_| take > 0) {
             takes.add(time);
         }
     }
-    report.title("Cold build of nginx, MariaDB and WordPress, side by side, packages from a mirror on the same machine");
+    report
+        .title("Cold build of nginx, MariaDB and WordPress, side by side, packages from a mirror on the same machine");
     let names = ["inception", "dockerd (the same client, classic builder)", "dockerd (`docker build`, BuildKit)"];
     report.times(&names.into_iter().zip(&takes).collect::<Vec<_>>());
 }
