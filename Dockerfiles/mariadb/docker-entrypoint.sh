@@ -30,6 +30,7 @@ setting() {
 
 # As a string literal, and as an identifier.
 text() { printf "'%s'" "$(printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g")"; }
+# shellcheck disable=SC2016
 name() { printf '`%s`' "$(printf %s "$1" | sed 's/`/``/g')"; }
 
 bootstrap() {
