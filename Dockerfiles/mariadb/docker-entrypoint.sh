@@ -29,19 +29,24 @@ setting() {
 }
 
 # As a string literal, and as an identifier.
-text() { printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g; 1s/^/'/; \$s/\$/'/"; }
-name() { printf %s "$1" | sed 's/`/``/g; 1s/^/`/; $s/$/`/'; }
+text() { printf "'%s'" "$(printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g")"; }
+# shellcheck disable=SC2016
+name() { printf '`%s`' "$(printf %s "$1" | sed 's/`/``/g')"; }
 
-# Everything a server needs, in one bootstrap: what mariadb-install-db would feed, then this stack's accounts.
-system_tables() {
-    echo 'CREATE DATABASE IF NOT EXISTS mysql; '
-    echo 'USE mysql;'
-    echo 'SET @auth_root_socket=NULL;'
-    cd /usr/share/mysql
-    # Without accounts for this container's own host name, which the next container won't have.
-    cat mysql_system_tables.sql mysql_performance_tables.sql mysql_system_tables_data.sql \
-        maria_add_gis_sp_bootstrap.sql mysql_sys_schema.sql | sed '/@current_hostname/d'
-    cd /
+bootstrap() {
+    mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= --max-allowed-packet=8M "$@"
+}
+
+# The image's own copy of the system tables, made with the same settings, gets this stack's accounts. No account is in an
+# InnoDB table: without InnoDB the server needs half the time.
+prepared() {
+    tar -xzpf /usr/share/mysql/system-tables.tar.gz -C "$making"
+    accounts | bootstrap --skip-innodb --default-storage-engine=Aria
+}
+
+from_scratch() {
+    echo "mariadb: other InnoDB settings than the image's: making the system tables with them"
+    { system-tables.sh; accounts; } | bootstrap
 }
 
 accounts() {
@@ -147,9 +152,11 @@ first_boot() {
     echo "mariadb: first boot, making the database"
     rm -rf "$making"
     install -d -o mysql -g mysql -m 0750 "$making"
-    { system_tables; accounts; } |
-        mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= --max-allowed-packet=8M ||
-        die "could not make the database (its messages are above)"
+    if system-tables.sh --settings | cmp -s - /usr/share/mysql/system-tables.settings; then
+        prepared
+    else
+        from_scratch
+    fi || die "could not make the database (its messages are above)"
     # The version that these tables are of, as mariadb-install-db notes it for later upgrades.
     mariadbd --version | sed 's/.*Ver \([^ ]*\).*/\1/; s/\([0-9.]*-MariaDB\).*/\1/' | tr -d '\n' >"$making/mysql_upgrade_info"
 

@@ -108,7 +108,7 @@ function connect(array $db): mysqli
         [, $host, $port] = $parts;
     }
     mysqli_report(MYSQLI_REPORT_ERROR | MYSQLI_REPORT_STRICT);
-    for ($end = microtime(true) + $wait, $said = false; ; usleep(50_000)) {
+    for ($end = microtime(true) + $wait, $said = false; ; usleep(10_000)) {
         try {
             $connection = mysqli_init();
             $connection->options(MYSQLI_OPT_CONNECT_TIMEOUT, 3);

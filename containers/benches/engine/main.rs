@@ -10,6 +10,7 @@ mod harness;
 #[allow(dead_code, unused_imports, reason = "the lab has more uses for it, and tests in it")]
 mod lab;
 mod memory;
+mod mirror;
 #[path = "../../tests/e2e/peers.rs"]
 mod peers;
 mod report;

@@ -71,11 +71,7 @@ impl Engine {
 
     /// Such an engine on a machine of the test's own.
     pub fn with_busybox_in(machine: &Machine) -> Engine {
-        let command = machine.command("inception");
-        let mut within: Vec<String> = vec![command.get_program().to_string_lossy().into_owned()];
-        within.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
-        within.pop();
-        Engine::start_within(&[], within).load_busybox()
+        Engine::start_within(&[], machine.words()).load_busybox()
     }
 
     pub fn load_busybox(self) -> Engine {

@@ -55,6 +55,15 @@ impl Machine {
         &self.name
     }
 
+    /// The words before a command that has to run on this machine, for [`Engine::start_within`].
+    ///
+    /// [`Engine::start_within`]: crate::harness::Engine::start_within
+    pub fn words(&self) -> Vec<String> {
+        let command = self.command("");
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).filter(|word| !word.is_empty()).collect()
+    }
+
     /// A command on this machine. Not by `ip netns exec`, which would hide /sys/fs/cgroup.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");

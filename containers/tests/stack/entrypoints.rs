@@ -68,6 +68,7 @@ pub fn all(host: &str) {
     let client = Client::new(host);
     mariadb_refuses_bad_settings(&client);
     mariadb_quotes(&client);
+    mariadb_takes_other_settings(&client);
     mariadb_runs_scripts(&client);
     wordpress_refuses_bad_settings(&client);
     wordpress_without_installation(&client);
@@ -132,6 +133,19 @@ fn mariadb_quotes(client: &Client) {
             "SELECT 1",
         ])
         .fails(1, "Access denied");
+}
+
+/// The image's own system tables go with the settings that they were made with; others get theirs.
+fn mariadb_takes_other_settings(client: &Client) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("60-own.cnf");
+    fs::write(&file, "[mariadbd]\ninnodb_page_size = 8k\n").unwrap();
+    let mount = format!("{}:/etc/mysql/mariadb.conf.d/60-own.cnf:ro", file.display());
+    let name = client.start(&["-v", &mount, "-e", "MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1", "mariadb:0.1.0"]);
+    client.healthy(&name);
+    let question = "SELECT @@innodb_page_size; CHECK TABLE mysql.innodb_table_stats";
+    let found = client.docker(&["exec", &name, "mariadb", "-N", "-B", "-e", question]).ok();
+    assert_eq!(found, "8192\nmysql.innodb_table_stats\tcheck\tstatus\tOK");
 }
 
 fn mariadb_runs_scripts(client: &Client) {
