@@ -39,6 +39,7 @@ init:
 
 # Nothing else should run meanwhile: some 15 minutes.
 bench: runtime-packages test-packages init bench-init bench-vm
+	@scripts/need dpkg-scanpackages=dpkg-dev
 	$(CARGO) bench --package inception
 
 bench-init: init

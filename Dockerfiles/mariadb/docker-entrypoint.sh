@@ -158,14 +158,13 @@ first_boot() {
         from_scratch
     fi || die "could not make the database (its messages are above)"
     # The version that these tables are of, as mariadb-install-db notes it for later upgrades.
-    mariadbd --version | sed 's/.*Ver \([^ ]*\).*/\1/; s/\([0-9.]*-MariaDB\).*/\1/' | tr -d '\n' >"$making/mysql_upgrade_info"
+    install -o mysql -g mysql -m 0660 /usr/share/mysql/system-tables.version "$making/mysql_upgrade_info"
 
     for file in /docker-entrypoint-initdb.d/*; do
         [ -e "$file" ] || continue
         own_scripts
         break
     done
-    chown -R mysql:mysql "$making"
     sync -f "$making"
     mv "$making" "$made"
 }

@@ -4,19 +4,25 @@ set -eu
 
 site=/var/www/html
 
-# version.php goes last: while it is not there the copy is not whole, and is made again.
+# There while the copy is not whole or not yet on the disk: then it is made again.
+copying=$site/wp-includes/.copying
+
 copy_site() {
     echo "wordpress: copying the site's files to the volume"
-    tar -C /usr/src/wordpress --exclude=./wp-includes/version.php -cf - . | tar -C "$site" -xpf -
-    sync -f "$site"
-    cp -p /usr/src/wordpress/wp-includes/version.php "$site/wp-includes/.version.php.new"
-    mv "$site/wp-includes/.version.php.new" "$site/wp-includes/version.php"
+    mkdir -p "$site/wp-includes"
+    : >"$copying"
+    tar -C /usr/src/wordpress -cf - . | tar -C "$site" -xpf -
 }
 
 case ${1:-} in
 php-fpm*)
-    [ -e "$site/wp-includes/version.php" ] || copy_site
+    if [ ! -e "$site/wp-includes/version.php" ] || [ -e "$copying" ]; then
+        copy_site
+        # The disk works while the database is waited for and filled.
+        { sync -f "$site" && rm "$copying"; } &
+    fi
     php8.2 /usr/local/bin/prepare.php
+    wait
     # Another port than the pool's own 9000, where the environment asks for it.
     if [ -n "${PHP_FPM_PORT:-}" ]; then
         printf '[www]\nlisten = %d\n' "$PHP_FPM_PORT" >/etc/php/8.2/fpm/pool.d/port.conf

@@ -1,5 +1,5 @@
 //! `make bench`: this engine beside dockerd and podman from Debian, in one run, interleaved. Prints ratios and writes
-//! them to docs/benchmarks.md between its markers (the engine's parts only when all are measured). Arguments select parts by name: run, stack, memory, lab.
+//! them to docs/benchmarks.md between its markers (the engine's parts only when all are measured). Arguments select parts by name: run, memory, build, up, lab.
 
 mod build;
 #[allow(dead_code, reason = "as the program has it")]
@@ -30,8 +30,8 @@ fn main() {
     if wanted("memory") {
         memory::measure(&mut report);
     }
-    if wanted("stack") {
-        build::measure(&mut report);
+    if wanted("build") || wanted("up") {
+        build::measure(&mut report, wanted);
     }
     print!("{}", report.text());
     if chosen.is_empty() {
