@@ -202,15 +202,32 @@ fn once(mut command: Command) -> Option<Duration> {
     Some(start.elapsed())
 }
 
+/// Does `work` on one processor, with all that it starts: what it takes to wake another one up is several times what an
+/// init does, and falls on this one or that by chance.
+fn on_one_processor<T>(work: impl FnOnce() -> T) -> T {
+    let everywhere = sched_getaffinity(Pid::from_raw(0));
+    let mut here = CpuSet::new();
+    if let (Ok(processor), Ok(_)) = (sched_getcpu(), &everywhere) {
+        let _ = here.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &here));
+    }
+    let done = work();
+    if let Ok(everywhere) = everywhere {
+        let _ = sched_setaffinity(Pid::from_raw(0), &everywhere);
+    }
+    done
+}
+
 fn start_and_exit(inits: &[Init]) -> Vec<Option<f64>> {
     let mut bare = Duration::MAX;
     let mut best = vec![Duration::MAX; inits.len()];
-    for _ in 0..400 {
-        bare = bare.min(once(Command::new("/bin/true")).unwrap_or(Duration::MAX));
-        for (init, best) in inits.iter().zip(&mut best) {
-            *best = (*best).min(once(init.command(&[], &["/bin/true"])).unwrap_or(Duration::MAX));
+    on_one_processor(|| {
+        for _ in 0..400 {
+            bare = bare.min(once(Command::new("/bin/true")).unwrap_or(Duration::MAX));
+            for (init, best) in inits.iter().zip(&mut best) {
+                *best = (*best).min(once(init.command(&[], &["/bin/true"])).unwrap_or(Duration::MAX));
+            }
         }
-    }
+    });
     best.into_iter().map(|best| Some(best.saturating_sub(bare).as_secs_f64() * 1e6)).collect()
 }
 
@@ -231,32 +248,25 @@ fn service(init: &Init, words: &[&str]) -> Option<Running> {
     Some(running)
 }
 
-/// From the kill(2) to the line that the service says. All on one processor: what it takes to wake another one up is
-/// several times what an init does, and falls on this one or that by chance. Each is the first of a round as often.
+/// From the kill(2) to the line that the service says. Each is the first of a round as often.
 fn forwarding(inits: &[Init]) -> [Line; 2] {
-    let everywhere = sched_getaffinity(Pid::from_raw(0));
-    let mut here = CpuSet::new();
-    if let (Ok(processor), Ok(_)) = (sched_getcpu(), &everywhere) {
-        let _ = here.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &here));
-    }
-    let mut running: Vec<_> = inits.iter().map(|init| service(init, &["signals"])).collect();
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); inits.len()];
-    let mut line = String::new();
-    for round in 0..5000 {
-        for place in 0..inits.len() {
-            let index = (round + place) % inits.len();
-            let Some(running) = &mut running[index] else { continue };
-            line.clear();
-            let start = Instant::now();
-            running.signal(libc::SIGUSR1);
-            if running.out.read_line(&mut line).is_ok() {
-                times[index].push(start.elapsed().as_secs_f64() * 1e6);
+    on_one_processor(|| {
+        let mut running: Vec<_> = inits.iter().map(|init| service(init, &["signals"])).collect();
+        let mut line = String::new();
+        for round in 0..5000 {
+            for place in 0..inits.len() {
+                let index = (round + place) % inits.len();
+                let Some(running) = &mut running[index] else { continue };
+                line.clear();
+                let start = Instant::now();
+                running.signal(libc::SIGUSR1);
+                if running.out.read_line(&mut line).is_ok() {
+                    times[index].push(start.elapsed().as_secs_f64() * 1e6);
+                }
             }
         }
-    }
-    if let Ok(everywhere) = everywhere {
-        let _ = sched_setaffinity(Pid::from_raw(0), &everywhere);
-    }
+    });
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
     let at = |share: usize| times.iter().map(|times| times.get(times.len() * share / 100).copied()).collect();
     [

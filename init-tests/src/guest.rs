@@ -22,8 +22,17 @@ pub struct Kernel {
 impl Kernel {
     /// The one that `scripts/vm-kernel` finds.
     pub fn find() -> io::Result<Self> {
+        Self::find_flavour(&[])
+    }
+
+    /// Debian's kernel with every driver.
+    pub fn with_every_driver() -> io::Result<Self> {
+        Self::find_flavour(&["amd64"])
+    }
+
+    fn find_flavour(flavour: &[&str]) -> io::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vm-kernel");
-        let output = Command::new(&script).stderr(Stdio::inherit()).output()?;
+        let output = Command::new(&script).args(flavour).stderr(Stdio::inherit()).output()?;
         let image = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
         if !output.status.success() || !image.is_file() {
             return Err(io::Error::other(format!("{}: no kernel", script.display())));

@@ -46,7 +46,11 @@ fn bare(configuration: &str) -> Archive {
 
 /// One with modules, whose lines come before the rest of the configuration.
 fn archive_with(modules: &[&str], configuration: &str) -> Archive {
-    let (archive, lines) = Archive::default().busybox().modules(&KERNEL, modules);
+    archive_for(&KERNEL, modules, configuration)
+}
+
+fn archive_for(kernel: &Kernel, modules: &[&str], configuration: &str) -> Archive {
+    let (archive, lines) = Archive::default().busybox().modules(kernel, modules);
     let configuration = format!("status = debug-exit\n{lines}{configuration}");
     archive.copy("/init", Path::new(&built::init())).file("/etc/inception-init.conf", configuration)
 }
@@ -453,6 +457,28 @@ fn a_folder_of_the_host_is_mounted_by_virtiofs() {
     let _ = server.kill();
     let _ = server.wait();
     ends_with(&ended.unwrap(), 21, &["the host's"]);
+    assert_eq!(std::fs::read_to_string(shared.0.join("from-guest")).unwrap(), "guest\n");
+}
+
+#[test]
+fn a_root_and_a_folder_of_the_host_are_mounted_by_9p() {
+    // Debian's kernel for clouds has no 9p.
+    let kernel = Kernel::with_every_driver().expect("a kernel: scripts/vm-kernel amd64");
+    let script = "cat /data/from-host; echo guest > /data/from-guest; echo written > /etc/from-guest; exit 22";
+    let data = "mount = shared /data 9p trans=virtio,version=9p2000.L,nosuid,nodev\n";
+    let (root, shared) = (root(&format!("{data}{}", shell(script)), &USUAL), Folder::new("shared").unwrap());
+    shared.put("/from-host", "the host's\n").unwrap();
+    let modules = ["virtio_pci", "9pnet_virtio", "9p"];
+    let archive = archive_for(&kernel, &modules, "root = rootfs 9p trans=virtio,version=9p2000.L\n");
+    let _permit = permit();
+    let mut machine = Machine::new(&kernel, archive).unwrap();
+    for (tag, folder) in [("rootfs", &root), ("shared", &shared)] {
+        let files = format!("local,id={tag},path={},security_model=none", folder.0.display());
+        let device = format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}");
+        machine = machine.option(&["-fsdev", &files, "-device", &device]);
+    }
+    ends_with(&machine.run(LIMIT).unwrap(), 22, &["the host's"]);
+    assert_eq!(std::fs::read_to_string(root.0.join("etc/from-guest")).unwrap(), "written\n");
     assert_eq!(std::fs::read_to_string(shared.0.join("from-guest")).unwrap(), "guest\n");
 }
 
