@@ -80,5 +80,5 @@ test-packages:
 	@scripts/need dockerd=docker.io docker-compose=docker-compose podman=podman /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns \
 	    tini=tini dumb-init=dumb-init catatonit=catatonit docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver /usr/lib/python3/dist-packages/html5lib/__init__.py=python3-html5lib \
 	    qemu-system-x86_64=qemu-system-x86 /usr/lib/qemu/virtiofsd=qemu-system-common depmod=kmod mke2fs=e2fsprogs \
-	    /usr/lib/grub/i386-pc/boot.img=grub-pc-bin \
+	    /usr/lib/grub/i386-pc/boot.img=grub-pc-bin qemu-aarch64=qemu-user aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu \
 	    /bin/busybox=busybox-static strace=strace curl=curl openssl=openssl shellcheck=shellcheck tmux=tmux

@@ -8,13 +8,19 @@ use std::sync::OnceLock;
 pub fn init() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("INCEPTION_INIT") {
-            return path.into();
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let built = Command::new(root.join("scripts/build-init")).status().expect("scripts/build-init runs");
-        assert!(built.success(), "scripts/build-init failed");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        target.join("init/inception-init").canonicalize().expect("the init is built")
+        std::env::var_os("INCEPTION_INIT")
+            .map_or_else(|| build(None).expect("scripts/build-init succeeds"), PathBuf::from)
     })
+}
+
+/// Built for this kind of machine or another one; `None` where the script, which says why, could not.
+pub fn build(machine: Option<&str>) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut script = Command::new(root.join("scripts/build-init"));
+    script.envs(machine.map(|machine| ("INIT_MACHINE", machine)));
+    if !script.status().expect("scripts/build-init runs").success() {
+        return None;
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("init").join(machine.unwrap_or_default()).join("inception-init").canonicalize().ok()
 }
