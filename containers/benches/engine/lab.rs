@@ -33,7 +33,7 @@ use std::{
 };
 use tracer::Tracer;
 
-const TAKES: usize = 15;
+const TAKES: usize = 31;
 
 /// A thousand forks, execs, exits and reaps.
 const PROGRAM: &str = "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i+1)); done";
