@@ -22,15 +22,15 @@ pub struct Kernel {
 impl Kernel {
     /// The one that `scripts/vm-kernel` finds.
     pub fn find() -> io::Result<Self> {
-        Self::find_flavour(&[])
+        Self::find_flavour(None)
     }
 
     /// Debian's kernel with every driver.
     pub fn with_every_driver() -> io::Result<Self> {
-        Self::find_flavour(&["amd64"])
+        Self::find_flavour(Some("amd64"))
     }
 
-    fn find_flavour(flavour: &[&str]) -> io::Result<Self> {
+    fn find_flavour(flavour: Option<&str>) -> io::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vm-kernel");
         let output = Command::new(&script).args(flavour).stderr(Stdio::inherit()).output()?;
         let image = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
@@ -268,6 +268,12 @@ impl Machine {
         let name = format!("disk{}", self.options.len());
         let drive = format!("if=none,id={name},format=raw,file={}", path.display());
         self.option(&["-drive", &drive, "-device", &format!("virtio-blk-pci,drive={name}")])
+    }
+
+    /// A folder of this machine, by 9p under a tag; `options` are those of qemu's -fsdev.
+    pub fn folder(self, tag: &str, path: &Path, options: &str) -> Self {
+        let files = format!("local,id={tag},path={},security_model=none{options}", path.display());
+        self.option(&["-fsdev", &files, "-device", &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}")])
     }
 
     /// Starts it; the console's lines can be read while it runs. qemu's monitor listens on stdin.

@@ -471,12 +471,7 @@ fn a_root_and_a_folder_of_the_host_are_mounted_by_9p() {
     let modules = ["virtio_pci", "9pnet_virtio", "9p"];
     let archive = archive_for(&kernel, &modules, "root = rootfs 9p trans=virtio,version=9p2000.L\n");
     let _permit = permit();
-    let mut machine = Machine::new(&kernel, archive).unwrap();
-    for (tag, folder) in [("rootfs", &root), ("shared", &shared)] {
-        let files = format!("local,id={tag},path={},security_model=none", folder.0.display());
-        let device = format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}");
-        machine = machine.option(&["-fsdev", &files, "-device", &device]);
-    }
+    let machine = Machine::new(&kernel, archive).unwrap().folder("rootfs", &root.0, "").folder("shared", &shared.0, "");
     ends_with(&machine.run(LIMIT).unwrap(), 22, &["the host's"]);
     assert_eq!(std::fs::read_to_string(root.0.join("etc/from-guest")).unwrap(), "written\n");
     assert_eq!(std::fs::read_to_string(shared.0.join("from-guest")).unwrap(), "guest\n");
@@ -537,11 +532,8 @@ fn a_microvm_under_kvm_reaches_its_service() {
     let modules = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "kvm-amd"];
     let mut machine = Machine::new(&host, archive_for(&host, &modules, configuration)).unwrap();
     machine.memory = 1024;
-    for (tag, path) in [("rootfs", Path::new("/")), ("folder", &folder.0)] {
-        let files = format!("local,id={tag},path={},security_model=none,readonly=on,multidevs=remap", path.display());
-        machine = machine.option(&["-fsdev", &files]);
-        machine = machine.option(&["-device", &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}")]);
-    }
+    let options = ",readonly=on,multidevs=remap";
+    machine = machine.folder("rootfs", Path::new("/"), options).folder("folder", &folder.0, options);
     let ended = machine.option(&["-icount", "shift=0,sleep=off"]).run(8 * LIMIT).unwrap();
     println!("{}", ended.console);
     ends_with(&ended, 23, &["microvm under KVM: HTTP/1.1 200 OK after "]);

@@ -2,7 +2,7 @@
 //! `up` to the first page.
 
 use crate::{
-    harness::{Engine, run},
+    harness::{Engine, ask_every, run},
     mirror,
     peers::{Kind, Peer},
     report::{Report, Takes},
@@ -115,10 +115,8 @@ fn to_first_page(stack: &Stack) -> Duration {
     thread::scope(|scope| {
         let up = scope.spawn(|| stack.compose(&["up", "--detach"]).ok());
         // Each look is a TLS handshake on the processors that the stack is to start on: not too many.
-        while stack.status("/") != 200 {
-            assert!(began.elapsed() < Duration::from_secs(60), "no front page");
-            thread::sleep(Duration::from_millis(50));
-        }
+        let pause = Duration::from_millis(50);
+        ask_every(pause, 60, "the front page", || (stack.status("/") == 200).then_some(()));
         let time = began.elapsed();
         up.join().unwrap();
         stack.compose(&["down"]).ok();

@@ -260,14 +260,20 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
 
 /// Asks until `check` gives something, for at most `seconds`.
 #[track_caller]
-pub fn eventually<T>(seconds: u64, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(seconds: u64, what: &str, check: impl FnMut() -> Option<T>) -> T {
+    ask_every(Duration::from_millis(20), seconds, what, check)
+}
+
+/// The same with another pause between two questions.
+#[track_caller]
+pub fn ask_every<T>(pause: Duration, seconds: u64, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(value) = check() {
             return value;
         }
         assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
     }
 }
 
