@@ -107,10 +107,7 @@ fn build(host: &str) -> Duration {
 
 /// The time from `up` to the first page; afterwards the stack is down, its volumes stay.
 fn to_first_page(stack: &Stack) -> Duration {
-    // What the engine before still tidies up is not this one's time, nor are others' writes, which the services' first sync
-    // would wait for.
-    thread::sleep(Duration::from_secs(2));
-    nix::unistd::sync();
+    settle();
     let began = Instant::now();
     thread::scope(|scope| {
         let up = scope.spawn(|| stack.compose(&["up", "--detach"]).ok());
@@ -122,6 +119,12 @@ fn to_first_page(stack: &Stack) -> Duration {
         stack.compose(&["down"]).ok();
         time
     })
+}
+
+/// What the engine before still tidies up and writes is not the next one's time.
+pub fn settle() {
+    thread::sleep(Duration::from_secs(2));
+    nix::unistd::sync();
 }
 
 /// A file system without a past, mounted from a file.

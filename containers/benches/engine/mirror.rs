@@ -1,7 +1,7 @@
 //! Cold builds beside dockerd's: both take the packages from the same folder, served on each engine's own machine.
 
 use crate::{
-    build::IMAGES,
+    build::{IMAGES, settle},
     harness::{Engine, eventually, run},
     peers::{Kind, Machine, Peer},
     report::{Report, Takes},
@@ -55,6 +55,7 @@ pub fn measure(report: &mut Report, archive: &Engine) {
 
     let by_inception = |host: &str| {
         let stack = Stack::new(host, Client::Inception, None);
+        settle();
         let began = Instant::now();
         stack.compose(&["build", "--no-cache"]).ok();
         began.elapsed()
@@ -129,6 +130,7 @@ impl Drop for Server {
 
 /// `docker build` of each image at the same time; the time until the last is there.
 fn by_buildkit(host: &str, stack: &Stack) -> Duration {
+    settle();
     let began = Instant::now();
     let children = IMAGES.map(|image| {
         let (name, _) = image.split_once(':').unwrap();
