@@ -6,6 +6,8 @@ set -eu
 data=/var/lib/mysql
 making=$data/.first-boot
 made=$data/.first-boot-complete
+# An empty database, there until the accounts are made: their last statement drops it.
+without_accounts=_first_boot
 # There while the user's scripts run: the health check does not take their server for the real one.
 first_boot_runs=/run/mysqld/first-boot
 
@@ -33,45 +35,58 @@ text() { printf "'%s'" "$(printf %s "$1" | sed "s/\\\\/\\\\\\\\/g; s/'/''/g")"; 
 # shellcheck disable=SC2016
 name() { printf '`%s`' "$(printf %s "$1" | sed 's/`/``/g')"; }
 
-bootstrap() {
-    mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= --max-allowed-packet=8M "$@"
+# The image's own copy of the system tables, made with the same settings; or all of it anew.
+system_tables() {
+    if system-tables.sh --settings | cmp -s - /usr/share/mysql/system-tables.settings; then
+        tar -xpf /usr/share/mysql/system-tables.tar -C "$making" || die "could not unpack the system tables"
+    else
+        echo "mariadb: other InnoDB settings than the image's: making the system tables with them"
+        system-tables.sh | mariadbd --bootstrap --datadir="$making" --log-warnings=0 --enforce-storage-engine= \
+            --max-allowed-packet=8M || die "could not make the system tables (messages are above)"
+    fi
+    # The version that these tables are of, as mariadb-install-db notes it for later upgrades.
+    install -o mysql -g mysql -m 0660 /usr/share/mysql/system-tables.version "$making/mysql_upgrade_info"
+    install -d -o mysql -g mysql "$making/$without_accounts"
 }
 
-# The image's own copy of the system tables, made with the same settings, gets this stack's accounts. No account is in an
-# InnoDB table: without InnoDB the server needs half the time.
-prepared() {
-    tar -xzpf /usr/share/mysql/system-tables.tar.gz -C "$making"
-    accounts | bootstrap --skip-innodb --default-storage-engine=Aria
-}
-
-from_scratch() {
-    echo "mariadb: other InnoDB settings than the image's: making the system tables with them"
-    { system-tables.sh; accounts; } | bootstrap
-}
-
+# What the settings ask for, for a server that starts, before it takes connections. A kill may have come after any statement.
 accounts() {
-    echo 'FLUSH PRIVILEGES;'
-    echo "DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost');"
-    echo 'FLUSH PRIVILEGES;'
+    # Neither replicas nor a log of all statements learn of it.
+    echo 'SET SESSION sql_log_bin = 0;'
+    echo 'SET SESSION sql_log_off = 1;'
     # Root inside the container (who could read the files anyway, and whom the health check runs as) needs no password.
     printf "ALTER USER root@localhost IDENTIFIED VIA unix_socket OR mysql_native_password USING PASSWORD(%s);\n" \
         "$(text "$root_password")"
     if [ "$root_host" != localhost ]; then
-        printf "CREATE USER root@%s IDENTIFIED BY %s;\n" "$(text "$root_host")" "$(text "$root_password")"
+        printf "CREATE OR REPLACE USER root@%s IDENTIFIED BY %s;\n" "$(text "$root_host")" "$(text "$root_password")"
         printf "GRANT ALL ON *.* TO root@%s WITH GRANT OPTION;\n" "$(text "$root_host")"
     fi
     if [ -n "$database" ]; then
         printf "CREATE DATABASE IF NOT EXISTS %s;\n" "$(name "$database")"
     fi
     if [ -n "$user" ]; then
-        printf "CREATE USER %s@'%%' IDENTIFIED BY %s;\n" "$(text "$user")" "$(text "$password")"
+        printf "CREATE OR REPLACE USER %s@'%%' IDENTIFIED BY %s;\n" "$(text "$user")" "$(text "$password")"
         if [ -n "$database" ]; then
             # In a grant _ and % are wildcards.
             printf "GRANT ALL ON %s.* TO %s@'%%';\n" \
                 "$(name "$(printf %s "$database" | sed 's/[_%]/\\&/g')")" "$(text "$user")"
         fi
     fi
-    echo 'FLUSH PRIVILEGES;'
+    echo "DROP DATABASE $without_accounts;"
+    # The user's own init file, of which a server takes only one.
+    file=$({ my_print_defaults --mariadbd; printf '%s\n' "$@"; } | sed -n 's/^--init[-_]file=//p' | tail -n 1)
+    if [ -n "$file" ]; then
+        cat "$file"
+    fi
+}
+
+# Opens the accounts' statements as descriptor 4: in memory, without a name, for the server's user.
+open_accounts() {
+    statements=$(mktemp -p /dev/shm)
+    accounts "$@" >"$statements"
+    chown mysql "$statements"
+    exec 4<"$statements"
+    rm "$statements"
 }
 
 # The user's own scripts need a server that knows all of SQL. It runs in the foreground, not reachable from outside, at
@@ -81,7 +96,7 @@ own_scripts() {
     exec 3>&1
     # Not in a condition: there `set -e` would not count, not even in the scripts.
     set +e
-    run_scripts | mariadbd --datadir="$making" --skip-networking --log-warnings=0
+    run_scripts | mariadbd --datadir="$making" --skip-networking --log-warnings=0 --init-file=/proc/self/fd/4
     status=$?
     set -e
     [ "$status" = 0 ] || die "the server for the scripts in /docker-entrypoint-initdb.d failed (its messages are above)"
@@ -126,7 +141,7 @@ run_script() {
     esac
 }
 
-first_boot() {
+read_settings() {
     setting MARIADB_ROOT_PASSWORD
     root_password=$value
     if [ -z "$root_password" ] && [ -z "${MARIADB_ALLOW_EMPTY_ROOT_PASSWORD:-}" ]; then
@@ -148,20 +163,16 @@ first_boot() {
     if [ -n "$password" ] && [ -z "$user" ]; then
         die "MARIADB_PASSWORD is set without MARIADB_USER"
     fi
+}
 
+first_boot() {
     echo "mariadb: first boot, making the database"
     rm -rf "$making"
     install -d -o mysql -g mysql -m 0750 "$making"
-    if system-tables.sh --settings | cmp -s - /usr/share/mysql/system-tables.settings; then
-        prepared
-    else
-        from_scratch
-    fi || die "could not make the database (its messages are above)"
-    # The version that these tables are of, as mariadb-install-db notes it for later upgrades.
-    install -o mysql -g mysql -m 0660 /usr/share/mysql/system-tables.version "$making/mysql_upgrade_info"
-
+    system_tables
     for file in /docker-entrypoint-initdb.d/*; do
         [ -e "$file" ] || continue
+        open_accounts "$@"
         own_scripts
         break
     done
@@ -188,11 +199,18 @@ if [ "${1:-}" = mariadbd ]; then
     install -d -o mysql -g mysql /run/mysqld
     rm -f "$first_boot_runs" "$first_boot_runs.done"
     chown mysql:mysql "$data"
+    if [ ! -d "$data/mysql" ] || [ -d "$data/$without_accounts" ]; then
+        read_settings
+    fi
     if [ ! -d "$data/mysql" ] && [ ! -d "$made" ]; then
-        first_boot
+        first_boot "$@"
     fi
     if [ -d "$made" ]; then
         put_in_place
+    fi
+    if [ -d "$data/$without_accounts" ]; then
+        open_accounts "$@"
+        set -- "$@" --init-file=/proc/self/fd/4
     fi
 fi
 

@@ -5,6 +5,10 @@ if [ -e /run/mysqld/first-boot ]; then
     echo 'the first boot is not over'
     exit 1
 fi
+if [ -d /var/lib/mysql/_first_boot ]; then
+    echo 'the server refused the accounts of the settings (MARIADB_DATABASE, MARIADB_USER, their passwords): has it rules for passwords?'
+    exit 1
+fi
 answer=$(mariadb --no-defaults --socket=/run/mysqld/mysqld.sock --user=root --connect-timeout=3 --skip-column-names --batch \
     --execute="SELECT support FROM information_schema.engines WHERE engine = 'InnoDB';
                SELECT 'read', COUNT(*) >= 0 FROM mysql.innodb_table_stats" 2>&1) || { echo "$answer"; exit 1; }

@@ -15,3 +15,4 @@ cd /usr/share/mysql
 # Without accounts for this container's own host name, which the next container won't have.
 cat mysql_system_tables.sql mysql_performance_tables.sql mysql_system_tables_data.sql \
     maria_add_gis_sp_bootstrap.sql mysql_sys_schema.sql | sed '/@current_hostname/d'
+echo "DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost');"
