@@ -2,6 +2,7 @@
 //! `up` to the first page.
 
 use crate::{
+    disk::Disk,
     harness::{Engine, ask_every, run},
     mirror,
     peers::{Kind, Peer},
@@ -9,7 +10,6 @@ use crate::{
     stack::{Client, Stack},
 };
 use std::{
-    fs,
     path::Path,
     process::Command,
     thread,
@@ -64,15 +64,14 @@ fn measure_up(report: &mut Report, ours: &Engine, docker: &Peer) {
     let engines = [("inception", ours.host()), ("dockerd", docker.host())];
     let mut first: [Takes; 2] = Default::default();
     let mut again: [Takes; 2] = Default::default();
-    // Kept to the end, on a disk of their own: ext4 looks for a new file's inode past all that were deleted within the last
-    // minutes, one by one (fs/ext4/ialloc.c, recently_deleted), which after builds costs each copy of a site a second.
+    // Kept to the end, on a disk on which no build deleted anything.
     let disk = Disk::new();
     let mut stacks = Vec::new();
     for take in 0..=UP {
         for (index, (_, host)) in engines.iter().enumerate() {
             let machine = (index == 1).then_some(&docker.machine);
             let stack = Stack::new(host, Client::Inception, machine);
-            let data = disk.folder.path().join(&stack.project);
+            let data = disk.path().join(&stack.project);
             stack.setup(&[("DATA_DIR", data.to_str().unwrap())]).ok();
             let times = [to_first_page(&stack), to_first_page(&stack)];
             stacks.push(stack);
@@ -125,29 +124,6 @@ fn to_first_page(stack: &Stack) -> Duration {
 pub fn settle() {
     thread::sleep(Duration::from_secs(2));
     nix::unistd::sync();
-}
-
-/// A file system without a past, mounted from a file.
-struct Disk {
-    folder: tempfile::TempDir,
-}
-
-impl Disk {
-    fn new() -> Disk {
-        let folder = tempfile::Builder::new().prefix("inception-disk-").tempdir().unwrap();
-        let image = folder.path().join("image");
-        fs::File::create(&image).unwrap().set_len(4 << 30).unwrap();
-        let now = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
-        run(Command::new("mkfs.ext4").args(now).arg(&image)).ok();
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(folder.path())).ok();
-        Disk { folder }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
-    }
 }
 
 fn megabytes(path: &Path) -> u64 {

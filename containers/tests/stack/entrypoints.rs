@@ -70,6 +70,8 @@ pub fn all(host: &str) {
     mariadb_quotes(&client);
     mariadb_takes_other_settings(&client);
     mariadb_runs_scripts(&client);
+    mariadb_reads_an_init_file(&client);
+    mariadb_tells_of_refused_accounts(&client);
     wordpress_refuses_bad_settings(&client);
     wordpress_without_installation(&client);
 }
@@ -192,6 +194,37 @@ fn mariadb_runs_scripts(client: &Client) {
         assert_eq!(client.exit_code(&name), "1", "the second start goes on with half a database");
         fs::remove_file(folder.path().join(file)).unwrap();
     }
+}
+
+/// The accounts come by an init file; the user's own one counts too, at the first start and at the next.
+fn mariadb_reads_an_init_file(client: &Client) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("own.sql");
+    fs::write(&file, "CREATE DATABASE IF NOT EXISTS theirs;\nSET GLOBAL max_connections = 77;\n").unwrap();
+    let mount = format!("{}:/own.sql:ro", file.display());
+    let settings = ["-v", &mount, "-e", "MARIADB_ROOT_PASSWORD=x", "-e", "MARIADB_DATABASE=d"];
+    let name = client.start(&[&settings[..], &["mariadb:0.1.0", "--init-file=/own.sql"]].concat());
+    for _ in 0..2 {
+        client.healthy(&name);
+        let found =
+            client.docker(&["exec", &name, "mariadb", "-N", "-B", "-e", "SHOW DATABASES; SELECT @@max_connections"]);
+        assert_eq!(found.ok(), "d\ninformation_schema\nmysql\nperformance_schema\nsys\ntheirs\n77");
+        client.docker(&["restart", &name]).ok();
+    }
+}
+
+/// What the server refuses of the settings is said by the health check; no account is made that nobody asked for.
+fn mariadb_tells_of_refused_accounts(client: &Client) {
+    let database = format!("MARIADB_DATABASE={}", "x".repeat(65));
+    let name = client.start(&["-e", "MARIADB_ROOT_PASSWORD=x", "-e", &database, "mariadb:0.1.0"]);
+    eventually(30, "the health check tells", || {
+        let format = "{{range .State.Health.Log}}{{.Output}}{{end}}";
+        let said = client.docker(&["inspect", "--format", format, &name]).ok();
+        said.contains("the server refused the accounts").then_some(())
+    });
+    let accounts = "SELECT CONCAT(User, '@', Host) FROM mysql.global_priv ORDER BY 1";
+    let found = client.docker(&["exec", &name, "mariadb", "-N", "-B", "-e", accounts]).ok();
+    assert_eq!(found, "mariadb.sys@localhost\nroot@%\nroot@localhost");
 }
 
 fn wordpress_refuses_bad_settings(client: &Client) {
