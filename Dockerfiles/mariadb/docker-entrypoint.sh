@@ -101,7 +101,7 @@ own_scripts() {
     set -e
     [ "$status" = 0 ] || die "the server for the scripts in /docker-entrypoint-initdb.d failed (its messages are above)"
     [ -e "$first_boot_runs.done" ] || die "a script in /docker-entrypoint-initdb.d failed (see above)"
-    exec 3>&-
+    exec 3>&- 4<&-
     rm -f "$first_boot_runs" "$first_boot_runs.done"
 }
 

@@ -6,14 +6,15 @@ use std::{fs, path::Path, process::Command};
 
 const SIZE: u64 = 16 << 30;
 
-/// Mounted from a file in /var/tmp that takes the room that is used; gone with the value.
+/// Mounted from a file in /tmp that takes the room that is used; gone with the value.
 pub struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
     pub fn new() -> Disk {
-        let folder = tempfile::Builder::new().prefix("inception-disk-").tempdir_in("/var/tmp").unwrap();
+        // A short name: Podman's folders on it must not have more than 50 letters.
+        let folder = tempfile::Builder::new().prefix("disk-").tempdir_in("/tmp").unwrap();
         let image = folder.path().join("image");
         fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
         let now = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
