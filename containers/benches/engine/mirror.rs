@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const TAKES: usize = 3;
+const TAKES: usize = 5;
 const PORT: u16 = 8000;
 const BASE: &str = "debian:bookworm-slim";
 const INIT: &str = "inception-init:0.1.0";
